@@ -1,0 +1,30 @@
+"""`import multitok` stays light, and its public names are what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import multitok
+
+HEAVY = {"torch", "torchaudio", "librosa", "numba", "scipy", "pyarrow", "tokenizers", "tiktoken", "cupy", "ray", "rich"}
+
+
+def _loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return {name.partition(".")[0] for name in out.split()} & HEAVY
+
+
+def test_importing_multitok_and_its_interface_loads_no_framework() -> None:
+    assert _loaded_by("import multitok; multitok.Codes; multitok.MultitokError; import multitok.cli") == set()
+
+
+def test_that_test_can_fail() -> None:
+    assert _loaded_by("import multitok, rich, pyarrow") == {"rich", "pyarrow"}
+
+
+def test_public_names_exist_and_are_listed() -> None:
+    for name in multitok.__all__:
+        assert getattr(multitok, name) is not None
+    assert set(multitok.__all__) <= set(dir(multitok))
