@@ -25,7 +25,7 @@ from multitok.errors import CodeRangeError, InputError, ShapeError, SpecError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Raw = TypeVar("Raw")
 
 MAX_CODEBOOK_SIZE = 2**31 - 1
@@ -245,9 +245,7 @@ class Waveform:
         samples = np.asarray(self.samples, dtype=np.float32)
         samples = samples[None, :] if samples.ndim == 1 else samples
         if samples.ndim != 2 or samples.shape[0] == 0:
-            raise InputError(
-                f"samples of shape {list(samples.shape)}: give [channels, samples] with a channel at least"
-            )
+            raise InputError(f"samples of shape {list(samples.shape)}: give [channels, samples], one channel or more")
         if self.sample_rate_hz <= 0:
             raise InputError(f"sample_rate_hz={self.sample_rate_hz}: a waveform needs a rate above 0")
         object.__setattr__(self, "samples", samples)
@@ -256,7 +254,7 @@ class Waveform:
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
-        return self.samples.shape[1] / self.sample_rate_hz
+        return float(self.samples.shape[1] / self.sample_rate_hz)
 
 
 @runtime_checkable
