@@ -1,0 +1,45 @@
+"""`multitok list`: what tokenizers there are."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """Show shipped checkpoints and every kind of tokenizer, plug-ins included."""
+    from multitok.checkpoint import load, shipped_checkpoints
+    from multitok.cli.tables import print_table
+    from multitok.registry import KINDS, kinds
+
+    specs = {name: load(name).spec for name in shipped_checkpoints()}
+    plugins = {kind: where for kind, where in kinds().items() if kind not in KINDS}
+    if as_json:
+        checkpoints = {name: spec.to_json() for name, spec in specs.items()}
+        click.echo(json.dumps({"checkpoints": checkpoints, "kinds": kinds()}, indent=2))
+        return
+    rows = [
+        (
+            checkpoint,
+            spec.kind,
+            spec.modality.value,
+            f"[{', '.join([str(spec.num_codebooks), *spec.grid_axes])}]",
+            _sizes(spec.codebook_sizes),
+            "x".join(map(str, spec.stride)) if all(spec.stride) else "content",
+            "yes" if spec.lossless else "no",
+        )
+        for checkpoint, spec in specs.items()
+    ]
+    print_table("Shipped checkpoints", ("checkpoint", "kind", "raw", "codes", "sizes", "stride", "lossless"), rows)
+    if plugins:
+        print_table("Kinds from plug-ins", ("kind", "class"), list(plugins.items()))
+    without = sorted(set(KINDS) - {spec.kind for spec in specs.values()})
+    if without:
+        click.echo(f"Kinds without a shipped checkpoint: {', '.join(without)}")
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return f"{len(sizes)} x {sizes[0]}" if len(sizes) > 1 and len(set(sizes)) == 1 else ", ".join(map(str, sizes))
