@@ -17,7 +17,7 @@ ROWS = [
     {"frontend"},
     {"nets"},
     {"tokenizers"},
-    {"registry", "checkpoint"},
+    {"registry", "checkpoint", "codes_file"},
     {"vocabulary", "interleave"},
     {"shards"},
     {"loader"},
