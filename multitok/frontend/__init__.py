@@ -1,0 +1,1 @@
+"""Raw items to model input and back: patches, spectra, media files."""

@@ -1,0 +1,39 @@
+"""How well a codebook is used."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multitok.errors import CodeRangeError, InputError
+
+
+def usage(codes: NDArray[np.int32], codebook_size: int) -> float:
+    """Share of the codebook's codes that occur in `codes`, from 0 to 1.
+
+    Raises:
+        InputError: There are no codes.
+        CodeRangeError: A code lies outside the codebook.
+    """
+    return float(np.count_nonzero(_counts(codes, codebook_size)) / codebook_size)
+
+
+def perplexity(codes: NDArray[np.int32], codebook_size: int) -> float:
+    """exp of the entropy of the codes' frequencies: from 1 (one code only) to `codebook_size` (all alike).
+
+    Raises:
+        InputError: There are no codes.
+        CodeRangeError: A code lies outside the codebook.
+    """
+    counts = _counts(codes, codebook_size)
+    share = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _counts(codes: NDArray[np.int32], codebook_size: int) -> NDArray[np.int64]:
+    flat = np.asarray(codes).ravel()
+    if flat.size == 0:
+        raise InputError("no codes given: usage and perplexity need at least one")
+    if flat.min() < 0 or flat.max() >= codebook_size:
+        raise CodeRangeError(f"codes reach from {flat.min()} to {flat.max()}: allowed are 0 to {codebook_size - 1}")
+    return np.bincount(flat, minlength=codebook_size)
