@@ -1,0 +1,170 @@
+"""Raw items -> files: what `multitok decode` leaves behind.
+
+| modality | by default | also                                                  | exact                              |
+|----------|------------|-------------------------------------------------------|------------------------------------|
+| TEXT     | .txt       | any other                                             | yes                                |
+| IMAGE    | .png       | .webp (lossless), .npy                                | yes                                |
+| VIDEO    | .webp      | .png .apng (animated), .npy                           | pixels yes; .npy also equal frames |
+| VOLUME   | .npy       |                                                       | yes                                |
+| AUDIO    | .wav       | .flac                                                 | 16 bits, or float32 WAV            |
+| SERIES   | .csv       | .tsv, .npy                                            | yes                                |
+| SEQUENCE | .fasta     | .fa .fna .faa, .txt (bare letters)                    | yes                                |
+
+An animation may store a run of equal frames as one; the .npy of a video keeps all.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multitok.errors import InputError
+from multitok.frontend.media.kinds import extension_of
+from multitok.protocol import Modality, Waveform
+
+if TYPE_CHECKING:
+    from multitok.frontend.media.read import Raw
+
+_LINE_LETTERS = 60
+
+
+def write(
+    path: Path,
+    modality: Modality,
+    raw: Raw,
+    *,
+    record_id: str = "sequence",
+    frame_rate_hz: float = 8.0,
+    float_audio: bool = False,
+) -> Path:
+    """Write a raw item to a file whose extension names the format; without one, the modality's default is added.
+
+    Args:
+        path: Where to; its folder must exist.
+        modality: What `raw` is.
+        raw: The item, of the type that `Modality` lists.
+        record_id: Name of the FASTA record.
+        frame_rate_hz: Frames per second of an animation.
+        float_audio: WAV of 32-bit floats in place of 16-bit integers, which are clipped to [-1, 1].
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InputError: The extension is not one this modality is written to, or `raw` is of the wrong type or shape.
+    """
+    writers = _WRITERS[modality]
+    path = path if path.suffix else path.with_name(f"{path.name}.{next(iter(writers))}")
+    extension = extension_of(path.name)
+    if modality is not Modality.TEXT and (extension not in writers or path.suffix == ".gz"):
+        allowed = ", ".join("." + name for name in writers)
+        raise InputError(f"{path.name}: {modality} is written to {allowed}; convert from one of them")
+    _check(path.name, modality, raw)
+    options = {
+        "extension": extension,
+        "record_id": record_id,
+        "frame_rate_hz": frame_rate_hz,
+        "float_audio": float_audio,
+    }
+    data = writers.get(extension, _text)(raw, options)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return path
+
+
+def _check(name: str, modality: Modality, raw: Any) -> None:
+    expected: dict[Modality, tuple[type[Any], Any, int | None, str]] = {
+        Modality.TEXT: (str, None, None, "str"),
+        Modality.SEQUENCE: (str, None, None, "str"),
+        Modality.AUDIO: (Waveform, None, None, "Waveform"),
+        Modality.IMAGE: (np.ndarray, np.uint8, 3, "uint8 [H, W, 3]"),
+        Modality.VIDEO: (np.ndarray, np.uint8, 4, "uint8 [T, H, W, 3]"),
+        Modality.VOLUME: (np.ndarray, np.float32, 3, "float32 [Z, Y, X]"),
+        Modality.SERIES: (np.ndarray, np.float32, 2, "float32 [N, C]"),
+    }
+    kind, dtype, ndim, words = expected[modality]
+    is_rgb = modality in (Modality.IMAGE, Modality.VIDEO)
+    if (
+        not isinstance(raw, kind)
+        or (isinstance(raw, np.ndarray) and (raw.dtype != dtype or raw.ndim != ndim or raw.size == 0))
+        or (is_rgb and raw.shape[-1] != 3)
+    ):
+        given = f"{raw.dtype} {list(raw.shape)}" if isinstance(raw, np.ndarray) else type(raw).__name__
+        raise InputError(f"{name}: {modality} is {words} with something in it, not {given}")
+
+
+def _text(raw: Any, options: dict[str, Any]) -> bytes:
+    return str(raw).encode("utf-8")
+
+
+def _fasta(raw: Any, options: dict[str, Any]) -> bytes:
+    lines = [raw[start : start + _LINE_LETTERS] for start in range(0, len(raw), _LINE_LETTERS)]
+    return "\n".join([f">{options['record_id']}", *lines, ""]).encode("ascii")
+
+
+def _npy(raw: Any, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(raw), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _table(raw: Any, options: dict[str, Any]) -> bytes:
+    delimiter = "\t" if options["extension"] == "tsv" else ","
+    # A float32 prints as the shortest decimal that reads back as itself, a missing value as "nan".
+    rows = (delimiter.join(str(value) for value in row) for row in raw)
+    names = delimiter.join(f"channel_{c}" for c in range(raw.shape[1]))
+    return "\n".join([names, *rows, ""]).encode("ascii")
+
+
+def _picture(raw: NDArray[np.uint8], options: dict[str, Any]) -> bytes:
+    from PIL import Image
+
+    format_name = "WEBP" if options["extension"] == "webp" else "PNG"
+    stack = raw if raw.ndim == 4 else raw[None]
+    frames = [Image.fromarray(np.ascontiguousarray(frame)) for frame in stack]
+    buffer = io.BytesIO()
+    animation = {
+        "save_all": True,
+        "append_images": frames[1:],
+        "duration": round(1000 / options["frame_rate_hz"]),
+        "loop": 0,
+    }
+    lossless = {"lossless": True, "quality": 80} if format_name == "WEBP" else {}
+    frames[0].save(buffer, format_name, **lossless, **(animation if len(frames) > 1 else {}))
+    return buffer.getvalue()
+
+
+def _sound(raw: Any, options: dict[str, Any]) -> bytes:
+    import soundfile
+
+    is_float = options["float_audio"] and options["extension"] == "wav"
+    # libsndfile wraps what lies above 1 on some formats; a clipped peak is heard, a wrapped one hurts.
+    samples = raw.samples if is_float else np.clip(raw.samples, -1.0, 1.0)
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer,
+        samples.T,
+        raw.sample_rate_hz,
+        format=options["extension"].upper(),
+        subtype="FLOAT" if is_float else "PCM_16",
+    )
+    return buffer.getvalue()
+
+
+_Writer = Callable[[Any, dict[str, Any]], bytes]
+_WRITERS: dict[Modality, dict[str, _Writer]] = {
+    Modality.TEXT: {"txt": _text},
+    Modality.IMAGE: {"png": _picture, "webp": _picture, "npy": _npy},
+    Modality.VIDEO: {"webp": _picture, "png": _picture, "apng": _picture, "npy": _npy},
+    Modality.VOLUME: {"npy": _npy},
+    Modality.AUDIO: {"wav": _sound, "flac": _sound},
+    Modality.SERIES: {"csv": _table, "tsv": _table, "npy": _npy},
+    Modality.SEQUENCE: dict.fromkeys(("fasta", "fa", "fna", "faa"), _fasta) | {"txt": _text},
+}
