@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import FingerprintError, ShardError
+from multitok.interleave import TokenSequence
 from multitok.shards.info import ShardInfo, payload_bounds, shard_name
 from multitok.shards.manifest import Manifest
 from multitok.shards.megatron import map_index
 from multitok.shards.segments import SegmentsFile, SpanTable
 
 if TYPE_CHECKING:
-    from multitok.interleave import TokenSequence
     from multitok.vocabulary import Vocabulary
 
 _VERIFY_TOKENS = 1 << 22
@@ -82,8 +82,6 @@ class ShardReader:
 
     def sequence(self, document: int) -> TokenSequence:
         """One document with its spans and its id, ready to be decoded."""
-        from multitok.interleave import TokenSequence
-
         ids = self.ids(document).astype(np.int32)
         name, spans = self._segments.document(document)
         return TokenSequence(ids, spans, name)

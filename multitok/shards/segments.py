@@ -27,12 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import ShardError
+from multitok.interleave import Span, TokenSequence
 from multitok.protocol import Modality
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from multitok.interleave import Span, TokenSequence
     from multitok.shards.files import DurableFile
 
 ROWS_PER_GROUP = 16_384
@@ -149,8 +149,6 @@ class SegmentsFile:
         Raises:
             ShardError: The document has no row.
         """
-        from multitok.interleave import Span
-
         rows = list(self._rows_of(document))
         if not rows:
             raise ShardError(f"{self.path} has no row for document {document} of {self.num_documents}")

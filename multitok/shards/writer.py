@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multitok.errors import CodeRangeError, ShapeError, ShardError
+from multitok.interleave import TokenSequence
 from multitok.protocol import Json, Modality
 from multitok.shards.files import DurableFile, sync_folder
 from multitok.shards.info import Count, ShardInfo, id_dtype, remove_unfinished, shard_name
@@ -26,7 +27,6 @@ from multitok.shards.megatron import write_index
 from multitok.shards.segments import SegmentsWriter
 
 if TYPE_CHECKING:
-    from multitok.interleave import TokenSequence
     from multitok.vocabulary import Vocabulary
 
 MAX_DOCUMENT_TOKENS = 2**31 - 1
@@ -89,13 +89,10 @@ class ShardWriter:
         """Append one document.
 
         Raises:
-            ShapeError: No tokens at all, more than 2^31 - 1, not a flat row of integers, or a span outside the row.
+            ShapeError: No tokens at all, more than 2^31 - 1, or spans out of order or beyond the document.
             CodeRangeError: An ID outside the vocabulary.
         """
-        ids = np.asarray(sequence.ids)
-        what = f"document {sequence.id!r}"
-        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-            raise ShapeError(f"{what}: ids of shape {list(ids.shape)} and dtype {ids.dtype}: give integers [n]")
+        ids, what = sequence.ids, f"document {sequence.id!r}"
         if not 0 < len(ids) <= MAX_DOCUMENT_TOKENS:
             raise ShapeError(
                 f"{what} has {len(ids)} tokens: a document in a shard has from 1 to {MAX_DOCUMENT_TOKENS}; "
@@ -107,12 +104,14 @@ class ShardWriter:
                 f"{what} has the ID {low if low < 0 else high}: allowed are 0 to {self._vocab_size - 1}; "
                 "these IDs come from another vocabulary"
             )
+        end = 0
         for span in sequence.spans:
-            if span.start < 0 or span.length < 0 or span.start + span.length > len(ids):
+            if span.start < end or span.length < 0 or span.stop > len(ids):
                 raise ShapeError(
-                    f"{what}: the span of {span.name!r} covers tokens {span.start} to {span.start + span.length} of "
-                    f"{len(ids)}: spans lie inside their document"
+                    f"{what}: the span of {span.name!r} covers tokens {span.start} to {span.stop}, allowed are "
+                    f"{end} to {len(ids)}: spans come in order and do not overlap"
                 )
+            end = span.stop
         self._files[0].write(np.ascontiguousarray(ids, self._dtype))
         self._segments.add(len(self._lengths), sequence)
         self._lengths.append(len(ids))
