@@ -2,14 +2,14 @@
 
 A file that holds fewer frames than its header announces is refused. A WAV header written by a stream, which
 announces no length (0 or 0xFFFFFFFF bytes), is read to the end of the file. Ogg has no length in its header: a
-recording that stops between two pages is whole as far as anyone can tell.
+recording that stops between two pages is whole as far as anyone can tell. libmpg123 may print a line of its own about
+a damaged MP3.
 
 Shape letters: C channels, N frames (samples per channel).
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from multitok.errors import InputError, MediaError
 from multitok.frontend.media.source import Source, check_size, guarded
+from multitok.frontend.media.whole import check_whole
 from multitok.protocol import Waveform
 
 if TYPE_CHECKING:
@@ -90,11 +91,10 @@ def _check_finite(name: str, samples: NDArray[np.float32]) -> None:
 @contextmanager
 def _opened(source: Source, file: BinaryIO, format_name: str) -> Iterator[soundfile.SoundFile]:
     with guarded(source.name, f"{format_name.upper()} audio"):
-        _CHECKS.get(format_name, _check_nothing)(source.name, file)
-        file.seek(0)
+        check_whole(source.name, file, format_name)
         import soundfile
 
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(_Seekable(file)) as sound:
             if sound.samplerate <= 0 or sound.channels < 1:
                 raise InputError(f"{source.name}: a rate of {sound.samplerate} Hz and {sound.channels} channels")
             if sound.frames == 0:
@@ -122,64 +122,20 @@ def _check_length(source: Source, sound: soundfile.SoundFile, num_frames: int) -
     check_size(source.name, what, num_frames * sound.channels * 4, source.limits)
 
 
-def _check_nothing(name: str, file: BinaryIO) -> None:
-    """FLAC and MP3: the decoder itself tells announced from found."""
+class _Seekable:
+    """A file for libsndfile's callbacks, which cannot raise: a seek before the start of a damaged file stays put."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
 
-def _check_wav(name: str, file: BinaryIO) -> None:
-    """Compare the data chunk with the file: libsndfile reads what is there and says nothing."""
-    size_of_file = file.seek(0, 2)
-    order = ">" if _read_at(file, 0, 4) == b"RIFX" else "<"
-    is_rf64 = _read_at(file, 0, 4) == b"RF64"
-    position = 12
-    while True:
-        header = _read_at(file, position, 8)
-        if len(header) < 8:
-            raise MediaError(f"{name}: WAV audio has no data chunk; the file ends at byte {size_of_file:,}")
-        kind, size = struct.unpack(f"{order}4sI", header)
-        if kind == b"fmt ":
-            rate = struct.unpack(f"{order}4xI", _read_at(file, position + 8, 8))[0]
-            if rate == 0:
-                raise InputError(f"{name}: a sample rate of 0 Hz")
-        if kind == b"data":
-            break
-        position += 8 + size + size % 2
-    found = size_of_file - position - 8
-    streamed = size in (0, 0xFFFFFFFF) or is_rf64
-    if not streamed and found < size:
-        raise MediaError(f"{name}: WAV audio is cut short: {size:,} bytes of samples announced, {found:,} found")
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (ValueError, OverflowError, OSError):
+            return self._file.tell()
 
+    def tell(self) -> int:
+        return self._file.tell()
 
-def _check_aiff(name: str, file: BinaryIO) -> None:
-    size_of_file = file.seek(0, 2)
-    position = 12
-    while len(header := _read_at(file, position, 8)) == 8:
-        kind, size = struct.unpack(">4sI", header)
-        if position + 8 + size > size_of_file:
-            raise MediaError(
-                f"{name}: AIFF audio is cut short: chunk {kind!r} at byte {position:,} announces {size:,} bytes, "
-                f"{size_of_file - position - 8:,} are there"
-            )
-        position += 8 + size + size % 2
-
-
-def _check_ogg(name: str, file: BinaryIO) -> None:
-    size_of_file = file.seek(0, 2)
-    position = 0
-    while position < size_of_file:
-        header = _read_at(file, position, 27)
-        lacing = _read_at(file, position + 27, header[26]) if len(header) == 27 else b""
-        end = position + 27 + len(lacing) + sum(lacing)
-        if header[:4] not in b"OggS":
-            raise MediaError(f"{name}: Ogg audio is damaged: no page begins at byte {position:,}")
-        if len(header) < 27 or len(lacing) < header[26] or end > size_of_file:
-            raise MediaError(f"{name}: Ogg audio is cut short inside the page at byte {position:,}")
-        position = end
-
-
-def _read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
-    file.seek(position)
-    return file.read(num_bytes)
-
-
-_CHECKS = {"wav": _check_wav, "aiff": _check_aiff, "ogg": _check_ogg}
+    def read(self, num_bytes: int = -1) -> bytes:
+        return self._file.read(num_bytes)

@@ -4,18 +4,16 @@ How a picture becomes RGB: the EXIF orientation is applied; transparency is comp
 CMYK and other modes are converted as Pillow does; 16-bit grey v becomes round(v / 257). Colour profiles are not
 applied. Pictures of 32-bit integers or floats are refused: they have no agreed white.
 
-A file cut short or with a wrong checksum is refused, never half decoded. JPEG, GIF and BMP carry no checksum, so a
-flipped bit inside their data goes unseen.
+A file cut short or with a wrong checksum is refused, never half decoded. JPEG, GIF, BMP and WebP carry no checksum,
+so a flipped bit inside their data can go unseen. libjpeg and libtiff may print a line of their own about damage.
 
 Shape letters: T frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +24,11 @@ from numpy.typing import NDArray
 
 from multitok.errors import InputError, MediaError
 from multitok.frontend.media.source import Source, check_size, guarded
+from multitok.frontend.media.whole import check_whole, png_chunks
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-_PNG_SIGNATURE_BYTES = 8
 _EXIF_ORIENTATION = 0x0112
 _WARNINGS_LOCK = threading.Lock()
 
@@ -64,7 +62,7 @@ def read_header(source: Source, format_name: str) -> Picture:
         InputError: A limit is exceeded.
         MediaError: Not such a picture.
     """
-    with source.open() as file, _opened(source, file, format_name) as image:
+    with source.open() as file, _opened(source, file, format_name, whole=False) as image:
         width, height = image.size
         if _transposition(image, file, format_name) in _swapping():
             width, height = height, width
@@ -85,14 +83,13 @@ def decode_image(source: Source, format_name: str) -> NDArray[np.uint8]:
         InputError: A limit is exceeded.
         MediaError: Cut short, damaged, or of several frames.
     """
-    with source.open() as file, _opened(source, file, format_name) as image:
+    with source.open() as file, _opened(source, file, format_name, whole=True) as image:
         num_frames = _num_frames(source, image)
         if num_frames > 1:
             raise MediaError(
                 f"{source.name}: holds {num_frames:,} frames or pages, not one image; "
                 f"give modality={'volume' if format_name == 'tiff' else 'video'!r}, or save the one you want"
             )
-        _check_whole(source, file, format_name)
         _load(image, format_name)
         turn = _transposition(image, file, format_name)
         if turn is not None:
@@ -114,12 +111,11 @@ def decode_frames(source: Source, format_name: str) -> NDArray[np.uint8]:
         InputError: A limit is exceeded.
         MediaError: Cut short or damaged.
     """
-    with source.open() as file, _opened(source, file, format_name) as image:
+    with source.open() as file, _opened(source, file, format_name, whole=True) as image:
         num_frames = _num_frames(source, image)
         width, height = image.size
         what = f"{num_frames:,} frames of {width:,} x {height:,}"
         check_size(source.name, what, num_frames * height * width * 3, source.limits)
-        _check_whole(source, file, format_name)
         frames = np.empty((num_frames, height, width, 3), np.uint8)
         for t in range(num_frames):
             image.seek(t)
@@ -145,7 +141,7 @@ def decode_stack(source: Source) -> NDArray[np.float32]:
         InputError: A limit is exceeded.
         MediaError: Cut short, damaged, in colour, or pages of several sizes.
     """
-    with source.open() as file, _opened(source, file, "tiff") as image:
+    with source.open() as file, _opened(source, file, "tiff", whole=True) as image:
         num_pages = _num_frames(source, image)
         width, height = image.size
         what = f"{num_pages:,} pages of {width:,} x {height:,}"
@@ -164,7 +160,7 @@ def decode_stack(source: Source) -> NDArray[np.float32]:
 
 
 @contextmanager
-def _opened(source: Source, file: BinaryIO, format_name: str) -> Iterator[ImageFile.ImageFile]:
+def _opened(source: Source, file: BinaryIO, format_name: str, *, whole: bool) -> Iterator[ImageFile.ImageFile]:
     # The plug-in's class is called directly: `Image.open` would try every decoder Pillow has, and would warn of or
     # refuse large pictures by a limit of its own before ours could be named.
     with guarded(source.name, f"{format_name.upper()} image"), _quiet():
@@ -172,6 +168,10 @@ def _opened(source: Source, file: BinaryIO, format_name: str) -> Iterator[ImageF
     try:
         _check_pixels(source, image)
         with guarded(source.name, f"{format_name.upper()} image"):
+            if whole:
+                position = file.tell()
+                check_whole(source.name, file, format_name)
+                file.seek(position)
             yield image
     finally:
         image.close()
@@ -232,47 +232,6 @@ def _load(image: ImageFile.ImageFile, format_name: str) -> None:
         image.load()
 
 
-def _check_whole(source: Source, file: BinaryIO, format_name: str) -> None:
-    """Refuse what Pillow would decode in silence: a PNG or WebP that ends early, a PNG whose checksums differ."""
-    position = file.tell()
-    file.seek(0)
-    if format_name == "png":
-        for _ in _png_chunks(source.name, file, check=True):
-            pass
-    elif format_name == "webp":
-        (size,) = struct.unpack("<4xI", file.read(8))
-        found = file.seek(0, 2)
-        if found < size + 8:
-            raise MediaError(f"{source.name}: WebP image is cut short: {size + 8:,} bytes announced, {found:,} found")
-    file.seek(position)
-
-
-def _png_chunks(name: str, file: BinaryIO, check: bool) -> Iterator[bytes]:
-    file.seek(_PNG_SIGNATURE_BYTES)
-    kind = b""
-    while kind != b"IEND":
-        start = file.tell()
-        header = file.read(8)
-        if len(header) < 8:
-            raise MediaError(f"{name}: PNG image is cut short: it ends at byte {start + len(header):,} without IEND")
-        size, kind = struct.unpack(">I4s", header)
-        if check:
-            body = file.read(size)
-            checksum = file.read(4)
-            if len(body) < size or len(checksum) < 4:
-                raise MediaError(
-                    f"{name}: PNG image is cut short: chunk {kind!r} at byte {start:,} announces {size:,} bytes, "
-                    f"{len(body):,} are there"
-                )
-            if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
-                raise MediaError(
-                    f"{name}: PNG image is damaged: the checksum of chunk {kind!r} at byte {start:,} differs"
-                )
-        else:
-            file.seek(size + 4, 1)
-        yield kind
-
-
 def _transposition(image: ImageFile.ImageFile, file: BinaryIO, format_name: str) -> Image.Transpose | None:
     """How to turn the picture upright by its EXIF orientation; None where it is, or where EXIF is unreadable."""
     from PIL.Image import Transpose
@@ -280,7 +239,7 @@ def _transposition(image: ImageFile.ImageFile, file: BinaryIO, format_name: str)
     if format_name == "png" and "exif" not in image.info:
         # Pillow would decode all pixels to look for an eXIf chunk behind them.
         position = file.tell()
-        late = b"eXIf" in _png_chunks("", file, check=False)
+        late = b"eXIf" in png_chunks("", file, check=False)
         file.seek(position)
         if not late:
             return None

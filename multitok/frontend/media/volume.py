@@ -113,13 +113,17 @@ def normalise_volume(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         [Z, Y, X] float32 in [0, 1].
     """
-    low, high = (float(value) for value in np.percentile(volume, [LOW_PERCENTILE, HIGH_PERCENTILE]))
-    if high <= low:
-        high = float(volume.max())
+    quarter: NDArray[np.float32] = volume * np.float32(
+        0.25
+    )  # so that the range of even the largest values stays finite
+    low, high = np.percentile(quarter, [LOW_PERCENTILE, HIGH_PERCENTILE])
+    high = high if high > low else quarter.max()
     if high <= low:
         return np.zeros_like(volume)
-    scaled: NDArray[np.float32] = (volume - np.float32(low)) / np.float32(high - low)
-    return np.clip(scaled, 0.0, 1.0, out=scaled)
+    with np.errstate(over="ignore"):
+        np.divide(quarter - low, high - low, out=quarter)
+    np.minimum(quarter, np.float32(1.0), out=quarter)
+    return quarter
 
 
 def _parse(source: Source, header: bytes) -> _Header:
