@@ -46,10 +46,14 @@ class _Reader:
         table = np.asarray([*(names.index(block.name) for block in vocabulary.blocks), -2, -1])
         self._names = names
         self._owners = table[owners]
+        for token in (marks.begin, marks.end):
+            if token is not None:  # it may be a text code, as in LLaMA's vocabulary; here it is none
+                self._owners[ids == token] = -1
         self._ids = ids
         self._vocabulary = vocabulary
         self._marks = marks
         self._at = 0
+        self._cuts = np.append(np.flatnonzero(self._owners[1:] != self._owners[:-1]) + 1, len(ids))
         self._first_code = np.append(np.flatnonzero(self._owners >= 0), len(ids))
         self._places: dict[int, NDArray[np.int64]] = {}
 
@@ -182,14 +186,20 @@ class _Reader:
             if self._at > len(self._ids):
                 raise self._cut_short(start, f"{self._at - len(self._ids)} tokens of the grid {grid}")
             return self._ids[begin : self._at]
-        inside = self._owners[begin:] == self._names.index(marks.name)
-        fillers = [("row", marks.pattern.row), ("frame", marks.pattern.frame)]
-        fillers += [("empty", marks.pattern.codebooks == "delay")]
-        for filler, used in fillers:
-            if used:
-                inside |= self._ids[begin:] == getattr(self._marks, filler)
-        outside = np.flatnonzero(~inside)
-        self._at = begin + int(outside[0]) if outside.size else len(self._ids)
+        owner = self._names.index(marks.name)
+        fillers = [self._marks.row] if marks.pattern.row else []
+        fillers += [self._marks.frame] if marks.pattern.frame else []
+        fillers += [self._marks.empty] if marks.pattern.codebooks == "delay" else []
+        cut = int(np.searchsorted(self._cuts, begin, side="right"))
+        while self._at < len(self._ids):
+            run = self._ids[self._at : self._cuts[cut]]
+            if int(self._owners[self._at]) != owner:
+                outside = np.flatnonzero(~np.isin(run, fillers))
+                if outside.size:
+                    self._at += int(outside[0])
+                    break
+            self._at += len(run)
+            cut += 1
         return self._ids[begin : self._at]
 
     def _peek(self) -> int | None:
