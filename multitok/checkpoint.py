@@ -144,12 +144,21 @@ def sha256_json(data: Json | dict[str, Any]) -> str:
 
 def shipped_checkpoints() -> dict[str, Path]:
     """Name and folder of each checkpoint that comes with the package."""
+    return {config.parent.name: config.parent for config in _shipped(f"*/{CONFIG}")}
+
+
+def shipped_vocabularies() -> dict[str, Path]:
+    """Name and file of each vocabulary that comes with the package."""
+    return {file.stem: file for file in _shipped("vocabularies/*.json")}
+
+
+def _shipped(pattern: str) -> list[Path]:
     package = Path(__file__).resolve().parent
     # Inside the wheel the folder lies in the package, in the repository beside it.
     for root in (package / "checkpoints", package.parent / "checkpoints"):
         if root.is_dir():
-            return {folder.parent.name: folder.parent for folder in sorted(root.glob(f"*/{CONFIG}"))}
-    return {}
+            return sorted(root.glob(pattern))
+    return []
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class CodesFile:
         tokenizer = load(self.source)
         if fingerprint(tokenizer) != self.fingerprint:
             raise FingerprintError(
-                f"these codes were made by a {self.source!r} with fingerprint {self.fingerprint[:12]}..., the one found "
-                f"here has {fingerprint(tokenizer)[:12]}...: name the right checkpoint"
+                f"these codes were made by a {self.source!r} with fingerprint {self.fingerprint[:12]}..., the one "
+                f"found here has {fingerprint(tokenizer)[:12]}...: name the right checkpoint"
             )
         return tokenizer
 

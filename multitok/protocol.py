@@ -105,6 +105,11 @@ class TokenizerSpec:
         """K: codebooks per grid position."""
         return len(self.codebook_sizes)
 
+    @property
+    def bits_per_position(self) -> float:
+        """Nominal bits of one grid position: the sum of log2 of the codebook sizes."""
+        return float(np.log2(self.codebook_sizes).sum())
+
     def full_extent(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Raw size that a grid covers when nothing was padded; the grid itself where the content decides."""
         return tuple(n * step if step else n for n, step in zip(grid, self.stride, strict=True))

@@ -1,0 +1,74 @@
+"""`multitok decode`: codes, or a document of a prepared folder, to files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from multitok.protocol import Codes, Tokenizer
+
+
+@click.command(name="decode")
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.option("--out", type=click.Path(path_type=Path), help="File (one item) or folder (several) to write.")
+@click.option("--document", type=int, default=0, show_default=True, help="Which document of a prepared folder.")
+def command(source: Path, out: Path | None, document: int) -> None:
+    """Turn a codes file, or one document of a prepared folder, back into raw files.
+
+    \b
+    multitok decode photo.jpg.codes --out back.png
+    multitok decode shards/ --document 3 --out document-3/
+    """
+    items = _document_items(source, document) if source.is_dir() else _file_items(source)
+    for path in _write(items, out, source):
+        click.echo(path)
+
+
+def _file_items(path: Path) -> list[tuple[str, Tokenizer[Any], Codes]]:
+    from multitok.codes_file import read_codes
+
+    stored = read_codes(path)
+    tokenizer = stored.load_tokenizer()
+    return [(key, tokenizer, codes) for key, codes in stored.items]
+
+
+def _document_items(folder: Path, document: int) -> list[tuple[str, Tokenizer[Any], Codes]]:
+    from multitok.cli.choose import vocabulary
+    from multitok.errors import ShardError
+    from multitok.interleave import Interleaver, Template
+    from multitok.shards import ShardSet
+
+    joint = vocabulary(str(folder))
+    shards = ShardSet(folder, joint)
+    if not 0 <= document < len(shards):
+        raise ShardError(f"{folder} has no document {document}: give 0 to {len(shards) - 1}")
+    template = Template.from_json(shards.manifest.template)
+    found = Interleaver(joint, template).decode(shards[document])
+    tokenizers = joint.load_tokenizers({segment.name for segment in found.segments})
+    return [(f"{i}-{s.name}", tokenizers[s.name], s.codes) for i, s in enumerate(found.segments)]
+
+
+def _write(items: list[tuple[str, Tokenizer[Any], Codes]], out: Path | None, source: Path) -> list[Path]:
+    from multitok.errors import InputError
+    from multitok.frontend import media
+
+    if len(items) == 1 and (out is None or not out.is_dir()):
+        key, tokenizer, codes = items[0]
+        target = out or source.with_name(f"{source.name.removesuffix('.codes')}.decoded")
+        return [media.write(target, tokenizer.spec.modality, tokenizer.decode(codes), record_id=key or "sequence")]
+    folder = out or source.with_name(f"{source.name}.decoded")
+    if folder.suffix and not folder.is_dir():
+        raise InputError(f"{source} decodes to {len(items)} items: give a folder as --out, not {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for i, (key, tokenizer, codes) in enumerate(items):
+        # Ids come from files, so that they may hold what a path must not.
+        stem = re.sub(r"[^\w.-]+", "_", key).lstrip(".")[:100] or str(i)
+        target = folder / (stem if re.match(r"\d+-", stem) else f"{i}-{stem}")
+        raw = tokenizer.decode(codes)
+        written.append(media.write(target, tokenizer.spec.modality, raw, record_id=key or "sequence"))
+    return written
