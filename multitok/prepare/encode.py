@@ -1,0 +1,238 @@
+"""Items -> token sequences: read, decode, tokenize, interleave.
+
+Texts wait until a batch is full and go through `encode_batch`; everything else is encoded as it comes, so that one
+decoded image or waveform is in memory at a time. Because `encode_batch` equals single encodes bit for bit, the
+batches' bounds do not show in the output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from multitok.errors import InputError
+from multitok.frontend.media import Limits, modalities_of, records
+from multitok.interleave import Document, Interleaver, Segment, Template, TokenSequence
+from multitok.prepare.quarantine import is_items_fault, reject
+from multitok.prepare.report import Work
+from multitok.prepare.routing import Routing
+from multitok.prepare.sources import Item, Part, Rejected
+from multitok.protocol import Codes, Modality, Tokenizer, Waveform
+from multitok.vocabulary import Vocabulary
+
+BATCH_ITEMS = 256
+BATCH_TEXT_CHARS = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A document's tokens, and the raw bytes that each modality of it took."""
+
+    sequence: TokenSequence
+    bytes_in: Mapping[Modality, int]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An item on its way: codes so far, with texts still as they are."""
+
+    item: Item
+    root: Path
+    segments: list[tuple[str, Codes | str]] = field(default_factory=list)
+    bytes_in: dict[Modality, int] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+class ItemEncoder:
+    """Encodes items with a vocabulary's tokenizers, each loaded when first needed, once.
+
+    Args:
+        vocabulary: Knows where its tokenizers lie.
+        routing: Which tokenizer takes what.
+        template: How documents are written.
+        limits: How large an item may be.
+
+    Raises:
+        VocabularyError: The template does not fit the vocabulary.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, routing: Routing, template: Template, limits: Limits) -> None:
+        self.vocabulary = vocabulary
+        self._routing = routing
+        self._limits = limits
+        self._interleaver = Interleaver(vocabulary, template)
+        self._tokenizers: dict[str, Tokenizer[Any]] = {}
+        self._work: dict[Modality, Work] = {}
+
+    def take_work(self) -> dict[Modality, Work]:
+        """What was done since the last call, by modality."""
+        work, self._work = self._work, {}
+        return work
+
+    def encode(self, items: Iterable[tuple[Path, Item | Rejected]]) -> Iterator[Encoded | Rejected]:
+        """Encode items, in order.
+
+        Args:
+            items: Each with the folder that its source's references start from.
+        Yields:
+            The document of each item, or why there is none.
+        Raises:
+            MultitokError, OSError, MemoryError: What is not the item's fault.
+        """
+        batch: list[_Pending | Rejected] = []
+        num_chars = 0
+        for root, item in items:
+            if isinstance(item, Rejected):
+                batch.append(item)
+            else:
+                entries = self._begin(item, root)
+                batch += entries
+                num_chars += sum(len(text) for entry in entries for _, text in entry.segments if isinstance(text, str))
+            if len(batch) >= BATCH_ITEMS or num_chars >= BATCH_TEXT_CHARS:
+                yield from self._finish(batch)
+                batch, num_chars = [], 0
+        yield from self._finish(batch)
+
+    def _begin(self, item: Item, root: Path) -> list[_Pending]:
+        """Read an item, and encode what is not text: one entry, or one for each record of a file."""
+        whole = _Pending(item, root)
+        entries = [] if item.by_record else [whole]
+        try:
+            for part in item.parts:
+                for record, name, value, num_bytes in self._segments(part):
+                    entry = whole
+                    if item.by_record:
+                        entry = _Pending(replace(item, id=f"{item.id}#{record}" if record else item.id), root)
+                        entries.append(entry)
+                    if isinstance(value, Exception):
+                        entry.error = entry.error or value
+                    else:
+                        modality = self._routing.modalities[name]
+                        entry.segments.append((name, value))
+                        entry.bytes_in[modality] = entry.bytes_in.get(modality, 0) + num_bytes
+        except Exception as error:
+            if not is_items_fault(error):
+                raise
+            whole.error = error
+            entries += [whole] if item.by_record else []
+        return entries
+
+    def _segments(self, part: Part) -> Iterator[tuple[str, str, Codes | str | Exception, int]]:
+        """Record id, tokenizer, codes (text stays text, a failure its error) and raw bytes of each item of a part."""
+        started = time.perf_counter()
+        num_bytes, raws = self._raws(part)
+        for record, name, raw in raws:
+            modality = self._routing.modalities[name]
+            value: Codes | str | Exception = raw
+            if modality is not Modality.TEXT:
+                (value,) = _encode_all(self._tokenizer(name), [raw])
+            tokens = value.num_tokens if isinstance(value, Codes) else 0
+            now = time.perf_counter()
+            self._count(modality, Work(1, tokens, num_bytes, now - started))
+            yield record, name, value, num_bytes
+            # The bytes of a file of several records count once.
+            started, num_bytes = time.perf_counter(), 0
+
+    def _raws(self, part: Part) -> tuple[int, Iterator[tuple[str, str, Any]]]:
+        """Bytes of a part, and its raw items with the record and the tokenizer of each."""
+        wanted = None if part.tokenizer is None else self._routing.modalities[part.tokenizer]
+        if isinstance(part.content, str):
+            assert part.tokenizer is not None
+            size = len(part.content.encode())
+            if not size:
+                raise InputError(f"the {wanted} is empty")
+            if size > self._limits.max_text_bytes:
+                raise InputError(f"the {wanted} has {size:,} bytes; the limit is {self._limits.max_text_bytes:,}")
+            return size, iter([("", part.tokenizer, part.content)])
+        data = part.content if isinstance(part.content, bytes) else self._bytes_of(part.content)
+        found = records(data, part.name, modality=wanted, limits=self._limits)
+        return len(data), ((record, part.tokenizer or self._route(part.name, raw), raw) for record, raw in found)
+
+    def _bytes_of(self, path: Path) -> bytes:
+        with path.open("rb") as file:
+            data = file.read(self._limits.max_bytes + 1)
+        if len(data) > self._limits.max_bytes:
+            raise InputError(f"{path.name}: the limit is max_bytes={self._limits.max_bytes:,}")
+        return data
+
+    def _route(self, name: str, raw: Any) -> str:
+        if isinstance(raw, str):
+            return self._routing.of_content(name, modalities_of(name)[0])
+        if isinstance(raw, Waveform):
+            return self._routing.of_content(name, Modality.AUDIO)
+        by_layout = {
+            ("u", 3): Modality.IMAGE,
+            ("u", 4): Modality.VIDEO,
+            ("f", 3): Modality.VOLUME,
+            ("f", 2): Modality.SERIES,
+        }
+        return self._routing.of_content(name, by_layout[raw.dtype.kind, raw.ndim])
+
+    def _finish(self, batch: list[_Pending | Rejected]) -> Iterator[Encoded | Rejected]:
+        self._encode_texts([entry for entry in batch if isinstance(entry, _Pending) and entry.error is None])
+        for entry in batch:
+            yield entry if isinstance(entry, Rejected) else self._document(entry)
+
+    def _document(self, entry: _Pending) -> Encoded | Rejected:
+        error = entry.error
+        if error is None:
+            segments = tuple(Segment(name, codes) for name, codes in entry.segments if isinstance(codes, Codes))
+            # A name that is not UTF-8 arrives with surrogates, which no file of ours can hold.
+            item_id = entry.item.id.encode("utf-8", "backslashreplace").decode()
+            try:
+                sequence = self._interleaver.encode(Document(segments, item_id))
+                if not len(sequence):
+                    raise InputError("the document has no tokens")
+                return Encoded(sequence, entry.bytes_in)
+            except Exception as failure:
+                if not is_items_fault(failure):
+                    raise
+                error = failure
+        return reject(entry.item, error, entry.root)
+
+    def _encode_texts(self, entries: list[_Pending]) -> None:
+        waiting: dict[str, list[tuple[_Pending, int, str]]] = {}
+        for entry in entries:
+            for index, (name, value) in enumerate(entry.segments):
+                if isinstance(value, str):
+                    waiting.setdefault(name, []).append((entry, index, value))
+        for name, texts in waiting.items():
+            started = time.perf_counter()
+            tokenizer = self._tokenizer(name)
+            tokens = 0
+            for (entry, index, _), codes in zip(texts, _encode_all(tokenizer, [t for *_, t in texts]), strict=True):
+                if isinstance(codes, Codes):
+                    entry.segments[index] = (name, codes)
+                    tokens += codes.num_tokens
+                else:
+                    entry.error = entry.error or codes
+            self._count(Modality.TEXT, Work(0, tokens, 0, time.perf_counter() - started))
+
+    def _tokenizer(self, name: str) -> Tokenizer[Any]:
+        if name not in self._tokenizers:
+            self._tokenizers |= self.vocabulary.load_tokenizers([name])
+        return self._tokenizers[name]
+
+    def _count(self, modality: Modality, work: Work) -> None:
+        self._work[modality] = self._work.get(modality, Work()) + work
+
+
+def _encode_all(tokenizer: Tokenizer[Any], raws: list[Any]) -> list[Codes | Exception]:
+    """Codes of each raw item, or what it raised: one bad item does not spoil its batch."""
+    try:
+        return list(tokenizer.encode_batch(raws))
+    except Exception as error:
+        if not is_items_fault(error):
+            raise
+    results: list[Codes | Exception] = []
+    for raw in raws:
+        try:
+            results.append(tokenizer.encode(raw))
+        except Exception as error:
+            if not is_items_fault(error):
+                raise
+            results.append(error)
+    return results

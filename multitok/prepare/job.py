@@ -1,0 +1,251 @@
+"""The main job: raw sources become token shards, restartable at any instant and exact.
+
+    plan     sources -> plan.json: which shard holds what. Deterministic, blind to workers, executor and time
+    work     workers write whole shards; each counts once its commit record stands
+    commit   manifest.json, when all shards stand
+
+Kill it at any instant and run it again: finished shards are kept, the rest is written, and the folder ends up
+byte for byte as that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from multitok.errors import JobError
+from multitok.frontend.media import Limits
+from multitok.interleave import Interleaver, Template
+from multitok.prepare.executors import EXECUTORS, Failure
+from multitok.prepare.lock import job_lock
+from multitok.prepare.plan import PLAN, Plan, check_plan, make_plan
+from multitok.prepare.progress import Progress
+from multitok.prepare.quarantine import DEFAULT_BUDGET, check_budget
+from multitok.prepare.report import JobReport, Work
+from multitok.prepare.sources import Source, open_sources
+from multitok.prepare.worker import JobContext, make_routing
+from multitok.protocol import Json, Modality
+from multitok.shards import MANIFEST, Manifest, ShardInfo, remove_unfinished, shard_name
+from multitok.shards.files import write_json
+from multitok.vocabulary import Vocabulary
+
+VOCABULARY = "vocabulary.json"
+DEFAULT_SHARD_BYTES = 64 * 2**20
+
+_OURS = re.compile(r"(source-\d{5}\.files\.jsonl|\..*\.tmp|\.lock|sources\.json|vocabulary\.json)")
+_LEFT_OVER = re.compile(r"\..*\.[0-9a-f]{16}\.tmp|shard-\d{5,8}\.failed\.json")
+_QUARANTINE = re.compile(r"shard-(\d{5,8})\.quarantine\.jsonl")
+
+
+def prepare(
+    sources: Sequence[str | os.PathLike[str]],
+    vocabulary: Vocabulary | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    executor: str = "process",
+    template: Template | None = None,
+    use: Mapping[str, str] | None = None,
+    group_by_stem: bool = False,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    error_budget: float = DEFAULT_BUDGET,
+    limits: Limits | None = None,
+    progress: bool | None = None,
+) -> JobReport:
+    """Turn raw sources into token shards, or go on with that where an earlier run stopped.
+
+    The output depends on the sources, the vocabulary (with its tokenizers' fingerprints), `template`, `use`,
+    `group_by_stem`, `shard_bytes` and `limits`; the other arguments may change between runs. Memory does not grow
+    with the sources. With executor="process", call it under `if __name__ == "__main__":`.
+
+    Args:
+        sources: Folders, .jsonl, .parquet and .tar files, or single media files. Documents keep their order.
+        vocabulary: A vocabulary or the path of one; it has to know where its tokenizers lie.
+        out: A new or empty folder, or that of the job to go on with.
+        workers: Processes; None for one per core.
+        executor: "process" or "inline".
+        template: How documents are written; None for the default.
+        use: Modality or file ending (".faa") -> tokenizer name, where several tokenizers could take it.
+        group_by_stem: In folders, the files of one stem are one document.
+        shard_bytes: Input bytes a shard aims at; a shard is also what a killed run loses.
+        error_budget: Items that may end in quarantine: a float is a share (ten may always), an int a number.
+        limits: How large an item may be; None for the defaults.
+        progress: Show a live bar; None shows it on a terminal.
+    Returns:
+        What the output holds and what this run did.
+    Raises:
+        JobError: The job cannot start, may not go on, or a shard failed; says what to do.
+        VocabularyError: The vocabulary cannot be read or does not fit the template.
+    """
+    started = time.monotonic()
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = Vocabulary.load(vocabulary)
+    workers = os.cpu_count() or 1 if workers is None else workers
+    _check_arguments(sources, workers, executor, shard_bytes, error_budget)
+    template, limits, use = template or Template(), limits or Limits(), dict(use or {})
+    Interleaver(vocabulary, template)  # a template that does not fit shows here, before any work
+    routing = make_routing(vocabulary, use)
+    paths = tuple(Path(source).resolve() for source in sources)
+    opened = open_sources(paths, routing, group_by_stem=group_by_stem)
+    settings: dict[str, Json] = {
+        "vocabulary": vocabulary.fingerprint,
+        "tokenizers": {name: entry.fingerprint for name, entry in vocabulary.entries.items()},
+        "template": template.to_json(),
+        "use": dict(routing.use),
+        "group_by_stem": group_by_stem,
+        "shard_bytes": shard_bytes,
+        "limits": asdict(limits),
+    }
+    folder = Path(out).resolve()
+    _check_place(folder, opened)
+    folder.mkdir(parents=True, exist_ok=True)
+    with job_lock(folder):
+        plan = _planned(opened, settings, shard_bytes, folder, vocabulary)
+        _clean(folder)
+        shards = {number: info for number in range(len(plan.shards)) if (info := ShardInfo.load(folder, number))}
+        todo = [number for number in range(len(plan.shards)) if number not in shards]
+        context = JobContext(
+            out=folder,
+            vocabulary=vocabulary.to_json(),
+            sources=paths,
+            use=use,
+            group_by_stem=group_by_stem,
+            template=template.to_json(),
+            limits=limits,
+        )
+        workers = 1 if executor == "inline" else min(workers, max(1, len(todo)))
+        work: dict[Modality, Work] = {}
+        check_budget(folder, _ordered(shards), error_budget, finished=not todo)
+        if todo:
+            done_bytes = sum(plan.num_bytes(number) for number in shards)
+            total_bytes = done_bytes + sum(plan.num_bytes(number) for number in todo)
+            with (
+                Progress(total_bytes, done_bytes, progress) as bar,
+                closing(
+                    EXECUTORS[executor](context, todo, workers=workers, tick=bar.tick if bar.shown else None)
+                ) as finished,
+            ):
+                failures: dict[int, Failure] = {}
+                for number, result in finished:
+                    if isinstance(result, Failure):
+                        failures[number] = result
+                        continue
+                    shards[number] = _committed(folder, number)
+                    for modality, spent in result.items():
+                        work[modality] = work.get(modality, Work()) + spent
+                    bar.finish_shard(plan.num_bytes(number))
+                    check_budget(folder, _ordered(shards), error_budget, finished=len(shards) == len(plan.shards))
+            if failures:
+                raise _job_error(folder, failures, len(shards), len(plan.shards))
+        if not (folder / MANIFEST).exists():
+            Manifest.build(
+                _ordered(shards),
+                tokenizers={name: entry.fingerprint for name, entry in vocabulary.entries.items()},
+                vocab_size=vocabulary.vocab_size,
+                vocabulary=vocabulary.fingerprint,
+                template=template.to_json(),
+                plan=plan.fingerprint,
+            ).save(folder)
+    return JobReport.build(
+        folder,
+        _ordered(shards),
+        work,
+        skipped=plan.skipped,
+        new_shards=len(todo),
+        seconds=time.monotonic() - started,
+        workers=workers,
+    )
+
+
+def _check_arguments(
+    sources: Sequence[object], workers: int, executor: str, shard_bytes: int, error_budget: float
+) -> None:
+    if isinstance(sources, (str, os.PathLike)):
+        raise JobError(f"sources={sources!r}: give a list of paths, [{sources!r}]")
+    if not sources:
+        raise JobError("no sources: give at least one folder, .jsonl, .parquet or .tar")
+    if workers < 1:
+        raise JobError(f"workers={workers}: give 1 or more")
+    if executor not in EXECUTORS:
+        raise JobError(f"executor={executor!r}: known are {', '.join(EXECUTORS)}")
+    if shard_bytes < 1:
+        raise JobError(f"shard_bytes={shard_bytes}: give 1 or more; the default is {DEFAULT_SHARD_BYTES}")
+    if error_budget < 0 or (isinstance(error_budget, float) and error_budget > 1):
+        raise JobError(f"error_budget={error_budget}: give a share from 0.0 to 1.0, or a number of items as an int")
+
+
+def _check_place(folder: Path, sources: Iterable[Source]) -> None:
+    for source in sources:
+        if source.kind == "folder" and (folder == source.path or source.path in folder.parents):
+            raise JobError(
+                f"out={folder} lies inside the source {source.path}: a second run would take the shards for input; "
+                "give a folder elsewhere"
+            )
+    if not folder.is_dir():
+        if folder.exists():
+            raise JobError(f"out={folder} is a file: give a folder")
+        return
+    if not (folder / PLAN).exists():
+        foreign = [path.name for path in sorted(folder.iterdir()) if not _OURS.fullmatch(path.name)]
+        if foreign:
+            raise JobError(
+                f"out={folder} holds no job of prepare but other files ({', '.join(foreign[:3])}): "
+                "give a new or an empty folder"
+            )
+
+
+def _planned(
+    sources: Sequence[Source], settings: Mapping[str, Json], shard_bytes: int, folder: Path, vocabulary: Vocabulary
+) -> Plan:
+    plan = Plan.load(folder)
+    if plan is None:
+        # Listings of a run that was killed while it planned, perhaps other sources.
+        for path in folder.glob("source-*.files.jsonl"):
+            path.unlink()
+        write_json(folder / VOCABULARY, vocabulary.to_json())
+        return make_plan(sources, settings, shard_bytes, folder)
+    check_plan(plan, sources, settings, folder)
+    return plan
+
+
+def _clean(folder: Path) -> None:
+    """Remove what killed runs left: nothing else writes here now."""
+    remove_unfinished(folder)
+    for path in list(folder.iterdir()):
+        quarantine = _QUARANTINE.fullmatch(path.name)
+        orphaned = quarantine and not (folder / f"shard-{quarantine[1]}.done.json").exists()
+        if orphaned or _LEFT_OVER.fullmatch(path.name):
+            path.unlink()
+
+
+def _committed(folder: Path, number: int) -> ShardInfo:
+    info = ShardInfo.load(folder, number)
+    if info is None:
+        raise JobError(f"{folder}: {shard_name(number)} was reported as written, but its commit record is gone")
+    return info
+
+
+def _ordered(shards: Mapping[int, ShardInfo]) -> list[ShardInfo]:
+    return [shards[number] for number in sorted(shards)]
+
+
+def _job_error(folder: Path, failures: Mapping[int, Failure], num_done: int, num_shards: int) -> JobError:
+    for number, failure in failures.items():
+        # Only for `status`; on a full disk it may fail, and then the message below has to do.
+        try:
+            write_json(
+                folder / f"{shard_name(number)}.failed.json", {"error": failure.error, "message": failure.message}
+            )
+        except OSError:
+            break
+    names = " and ".join(shard_name(number) for number in sorted(failures))
+    first = failures[min(failures)]
+    return JobError(
+        f"{names} could not be written: {first.error}: {first.message}. {num_done} of {num_shards} shards are done "
+        f"and kept in {folder}; when the cause is mended, run the same command again to go on"
+    )

@@ -1,0 +1,167 @@
+"""Items that cannot become documents: kept with their reason, counted against a budget.
+
+    shard-00000.quarantine.jsonl    {"id": ..., "source": ..., "place": ..., "error": ..., "message": ...}
+
+One line an item, in the order of the source; the file exists only where a shard has such items, and its sha256
+stands in the shard's commit record. A reason says nothing of this machine or this run.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from multitok.errors import (
+    CheckpointError,
+    JobError,
+    MissingExtraError,
+    RegistryError,
+    ShardError,
+    VocabularyError,
+)
+from multitok.prepare.report import num_quarantined
+from multitok.prepare.sources import Item, Rejected
+from multitok.shards import ShardInfo, shard_name
+from multitok.shards.files import DurableFile, FileInfo
+
+DEFAULT_BUDGET = 0.01
+# A share means little for the first few items: so many may always fail, unless nothing else succeeds.
+ALWAYS_ALLOWED = 10
+
+# The file is not there or not ours to read: it will be so tomorrow. Any other failure of the system (a full or
+# broken disk, a lost network) says nothing about the item, so it ends the shard instead.
+_ITEM_ERRNO = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+}
+_JOB_ERRORS = (
+    MemoryError,
+    MissingExtraError,
+    RegistryError,
+    CheckpointError,
+    VocabularyError,
+    ShardError,
+    JobError,
+)
+_MAX_MESSAGE = 500
+_ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
+
+
+def is_items_fault(error: Exception) -> bool:
+    """Whether an error says something about the item, so that it would come again on any machine."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, _JOB_ERRORS) or (isinstance(seen, OSError) and seen.errno not in (*_ITEM_ERRNO, None)):
+            return False
+        seen = seen.__cause__
+    return True
+
+
+def reject(item: Item, error: Exception, root: Path) -> Rejected:
+    """The quarantine record of an item that failed.
+
+    Args:
+        item: The item.
+        error: What it raised.
+        root: Folder whose name must not stand in the reason: it is this machine's.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        message = f"{error.filename or item.place}: {error.strerror}"
+    else:
+        message = str(error) or type(error).__name__
+    message = " ".join(_ADDRESS.sub("0x...", message.replace(f"{root}/", "")).split())
+    return Rejected(item.id, item.source, item.place, type(error).__name__, message[:_MAX_MESSAGE])
+
+
+class QuarantineFile:
+    """Collects one shard's rejected items; there is no file until the first one.
+
+    Args:
+        out: The output folder.
+        shard: Number of the shard.
+    """
+
+    def __init__(self, out: Path, shard: int) -> None:
+        self.count = 0
+        self._path = out / quarantine_name(shard)
+        self._file: DurableFile | None = None
+
+    def add(self, rejected: Rejected) -> None:
+        """Append one item."""
+        if self._file is None:
+            self._file = DurableFile(self._path)
+        record = {name: _readable(getattr(rejected, name)) for name in ("id", "source", "place", "error", "message")}
+        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self.count += 1
+
+    def finish(self) -> FileInfo | None:
+        """Put the file in place, before the commit record that names it; None where there is none."""
+        if self._file is None:
+            return None
+        info = self._file.finish()
+        self._file.rename()
+        return info
+
+    def discard(self) -> None:
+        """Remove what was written unless it is finished."""
+        if self._file is not None:
+            self._file.discard()
+
+
+def quarantine_name(shard: int) -> str:
+    """Name of a shard's quarantine file."""
+    return f"{shard_name(shard)}.quarantine.jsonl"
+
+
+def read_quarantine(out: Path, shards: Sequence[ShardInfo]) -> Iterator[Rejected]:
+    """The rejected items of finished shards, in order."""
+    for shard in shards:
+        if num_quarantined(shard):
+            with (out / quarantine_name(shard.index)).open(encoding="utf-8") as lines:
+                for line in lines:
+                    yield Rejected(**json.loads(line))
+
+
+def check_budget(out: Path, shards: Sequence[ShardInfo], budget: float, *, finished: bool) -> None:
+    """Raise if more items failed than allowed.
+
+    Args:
+        out: The output folder.
+        shards: Commit records of the shards written so far.
+        budget: An int is a number of items; a float from 0 to 1 a share of them.
+        finished: These are all shards.
+    Raises:
+        JobError: Says how many failed, the commonest reasons, and where they are.
+    """
+    failed = sum(num_quarantined(shard) for shard in shards)
+    total = failed + sum(shard.num_documents for shard in shards)
+    allowed = budget if isinstance(budget, int) else max(ALWAYS_ALLOWED, int(budget * total))
+    nothing_left = finished and failed == total and isinstance(budget, float) and budget < 1
+    if failed <= allowed and not nothing_left:
+        return
+    kinds: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for rejected in read_quarantine(out, shards):
+        kinds[rejected.error] += 1
+        examples.setdefault(rejected.error, f"{rejected.id}: {rejected.message}")
+    reasons = "; ".join(f"{count} x {error} (first: {examples[error]})" for error, count in kinds.most_common(3))
+    raise JobError(
+        f"{failed} of {total} items could not be encoded, more than error_budget={budget} allows: "
+        f"{reasons}. All are listed in {out}/shard-*.quarantine.jsonl; what is done is kept. If they may be left "
+        "out, run the same command with a larger error budget; if not, repair the sources and use a new folder"
+    )
+
+
+def _readable(text: str) -> str:
+    # Names that are not UTF-8 arrive with surrogates, which no UTF-8 file can hold.
+    return text.encode("utf-8", "backslashreplace").decode()

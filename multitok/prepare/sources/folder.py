@@ -1,0 +1,149 @@
+"""Folders of files: one file is one document; or, grouped, the files of one stem are.
+
+    photos/a.png photos/a.txt photos/b.png        three documents, or two with `group_by_stem`: (a.txt, a.png) (b.png)
+
+A file of several records (FASTA) is a document for each of them. Files are taken in the order of their relative
+paths. Hidden files and folders are left out. A link to a file counts as the file; a link to a folder is not
+followed. Files of unknown endings are left out and reported, and so are .jsonl, .parquet and .tar: they are sources
+of their own.
+
+The plan is a listing, one JSON line a document: [["photos/a.txt", 12], ["photos/a.png", 3456]] (path, bytes).
+A slice is a byte range of it, so neither planning nor reading holds more than one folder's names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from multitok.errors import JobError
+from multitok.prepare.routing import Routing
+from multitok.prepare.sources.base import ITEM_COST_BYTES, Findings, Item, Part, Rejected, Slice, Source
+
+CONTAINERS = {".jsonl", ".ndjson", ".parquet", ".tar"}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: str
+    num_bytes: int
+    modified_ns: int
+
+
+class FolderSource(Source):
+    """A folder, or a single media file."""
+
+    kind = "folder"
+
+    def __init__(self, path: Path, label: str, routing: Routing, *, group_by_stem: bool) -> None:
+        super().__init__(path, label, routing)
+        self.group_by_stem = group_by_stem
+
+    @property
+    def media_root(self) -> Path:
+        """The folder that the listing's paths start from."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def identity(self) -> tuple[int, str]:
+        """See `Source`."""
+        digest, total = hashlib.sha256(), 0
+        for group in self._groups():
+            for file in group:
+                total += file.num_bytes
+                digest.update(json.dumps([file.path, file.num_bytes, file.modified_ns]).encode())
+        return total, digest.hexdigest()
+
+    def plan(self, slice_bytes: int, listing: Path, findings: Findings) -> Iterator[Slice]:
+        """See `Source`."""
+        start = stop = cost = 0
+        with listing.open("wb") as lines:
+            for group in self._groups():
+                kept = self._kept(group, findings)
+                if not kept:
+                    continue
+                if cost >= slice_bytes:
+                    yield Slice(start, stop, cost)
+                    start, cost = stop, 0
+                line = json.dumps([[file.path, file.num_bytes] for file in kept], separators=(",", ":")).encode()
+                stop += lines.write(line + b"\n")
+                cost += sum(file.num_bytes + ITEM_COST_BYTES for file in kept)
+            lines.flush()
+            os.fsync(lines.fileno())
+        if cost:
+            yield Slice(start, stop, cost)
+
+    def read(self, part: Slice, listing: Path, notes: frozenset[str]) -> Iterator[Item | Rejected]:
+        """See `Source`."""
+        root = self.media_root
+        with listing.open("rb") as lines:
+            lines.seek(part.start)
+            offset = part.start
+            while offset < part.stop:
+                line = lines.readline()
+                offset += len(line)
+                names = [name for name, _ in json.loads(line)]
+                yield self._item(root, names)
+
+    def _item(self, root: Path, names: list[str]) -> Item:
+        place = _stem(names[0]) if self.group_by_stem else names[0]
+        parts = tuple(Part(name, None, root / name) for name in names)
+        return Item(f"{self.label}/{place}", self.label, place, parts, by_record=not self.group_by_stem)
+
+    def _kept(self, group: list[_File], findings: Findings) -> list[_File]:
+        kept = []
+        for file in group:
+            ending = PurePosixPath(file.path).suffix.lower()
+            if ending in CONTAINERS:
+                findings.skipped[f"{ending} (give it as a source of its own)"] += 1
+            elif self.routing.takes_file(file.path):
+                kept.append(file)
+            else:
+                findings.skipped[self.routing.why_skipped(file.path)] += 1
+        return sorted(kept, key=lambda file: (self.routing.rank(file.path), file.path))
+
+    def _groups(self) -> Iterator[list[_File]]:
+        if not self.path.is_dir():
+            status = self.path.stat()
+            yield [_File(self.path.name, status.st_size, status.st_mtime_ns)]
+        else:
+            yield from _walk(self.path, "", by_stem=self.group_by_stem)
+
+
+def _walk(root: Path, prefix: str, *, by_stem: bool) -> Iterator[list[_File]]:
+    """Files below `root / prefix`, in the order of their full relative paths, grouped."""
+    entries: dict[str, list[_File] | None] = {}
+    try:
+        with os.scandir(root / prefix) as found:
+            for entry in found:
+                name = prefix + entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    # The slash makes the order of the names that of the paths below: "a.txt" < "a/b" < "ab".
+                    entries[name + "/"] = None
+                elif entry.is_file():
+                    status = entry.stat()
+                    key = _stem(name) if by_stem else name
+                    files = entries.setdefault(key, [])
+                    assert files is not None
+                    files.append(_File(name, status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        raise JobError(
+            f"{root / prefix} cannot be listed ({error.strerror}): make it readable, or leave it out"
+        ) from error
+    for name in sorted(entries):
+        group = entries[name]
+        if group is None:
+            yield from _walk(root, name, by_stem=by_stem)
+        else:
+            yield sorted(group, key=lambda file: file.path)
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return str(path.with_suffix(""))
