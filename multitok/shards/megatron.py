@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from multitok.errors import ShardError
 from multitok.shards.files import DurableFile
 from multitok.shards.info import payload_bounds
+from multitok.shards.mapping import map_file
 
 HEADER = struct.Struct("<9sQBQQ")
 MAGIC = b"MMIDIDX\0\0"
@@ -68,8 +69,8 @@ def map_index(
     Raises:
         ShardError: Not a Megatron index, cut short, or of another payload.
     """
-    size = path.stat().st_size
-    raw = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
+    raw = map_file(path)
+    size = len(raw)
     if size < HEADER.size:
         raise ShardError(f"{path} has {size} bytes, an index has at least {HEADER.size}: it is cut short")
     magic, version, code, count, listed = HEADER.unpack(raw[: HEADER.size].tobytes())

@@ -17,6 +17,7 @@ from multitok.errors import FingerprintError, ShardError
 from multitok.interleave import TokenSequence
 from multitok.shards.info import ShardInfo, payload_bounds, shard_name
 from multitok.shards.manifest import Manifest
+from multitok.shards.mapping import map_file
 from multitok.shards.megatron import map_index
 from multitok.shards.segments import SegmentsFile, SpanTable
 
@@ -55,9 +56,7 @@ class ShardReader:
             raise ShardError(
                 f"{payload} has {found.files[0].size_bytes} bytes, its record says {found.num_tokens} tokens"
             )
-        self._payload: NDArray[Any] = np.zeros(0, found.dtype)
-        if found.num_tokens:  # an empty file cannot be mapped
-            self._payload = np.asarray(np.memmap(payload, found.dtype, "r"))
+        self._payload: NDArray[Any] = map_file(payload).view(found.dtype)
         self._segments = SegmentsFile(segments, found.num_documents)
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ which the file's `created_by` field names.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,11 @@ class SegmentsWriter:
         if self._rows["document"]:
             self._flush()
         self._writer.close()
+
+    def abort(self) -> None:
+        """Let go of the file, whose content no longer matters; else pyarrow would write its footer much later."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
     def _append(self, row: tuple[Any, ...]) -> None:
         for column, value in zip(COLUMNS, row, strict=True):

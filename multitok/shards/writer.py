@@ -72,7 +72,8 @@ class ShardWriter:
                 self._files.append(DurableFile(folder / f"{name}.{suffix}"))
             self._segments = SegmentsWriter(self._files[2])
         except BaseException:
-            self.abort()
+            for file in self._files:
+                file.discard()
             raise
 
     @property
@@ -158,6 +159,9 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Remove the temporary files; a no-op after `close`."""
+        if not self._files:
+            return
+        self._segments.abort()
         for file in self._files:
             file.discard()
         self._files = []
