@@ -189,15 +189,16 @@ class Plan:
 
     def _write(self, part: NDArray[Any], out: NDArray[Any], row: int, frame: int) -> None:
         group, frames, rows, width = part.shape
-        framed = out.reshape(frames, -1) if out.size else out.reshape(frames, 0)
+        step = width * group + self.pattern.row
+        framed = out.reshape(frames, rows * step + self.pattern.frame)
         if self.pattern.frame:
             framed[:, -1] = frame
             framed = framed[:, :-1]
         # Rows of a frame are contiguous, so this is a view: nothing is copied twice.
         rowed = np.lib.stride_tricks.as_strided(
             framed,
-            (frames, rows, width * group + self.pattern.row),
-            (framed.strides[0], (width * group + self.pattern.row) * out.itemsize, out.itemsize),
+            (frames, rows, step),
+            (framed.strides[0], step * out.itemsize, out.itemsize),
         )
         if self.pattern.row:
             rowed[:, :, -1] = row
