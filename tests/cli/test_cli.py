@@ -1,0 +1,185 @@
+"""The command line: what a user types, what comes back, and what a mistake says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from multitok.cli import COMMANDS, cli, main
+from multitok.frontend import media
+
+DATA = Path(__file__).parent.parent.parent / "examples" / "data"
+
+
+def run(*arguments: str | Path, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, catch_exceptions=False)
+
+
+def ok(*arguments: str | Path, stdin: str | None = None) -> str:
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What `main` prints to stderr for a command that must exit with status 1 and no traceback."""
+    monkeypatch.setattr(sys, "argv", ["multitok", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_help_and_its_line(name: str) -> None:
+    assert "Usage:" in ok(name, "--help")
+    assert re.search(rf"^  {name} ", ok("--help"), re.MULTILINE)
+
+
+def test_an_unknown_command_is_refused_with_a_hint() -> None:
+    result = run("encodee")
+    assert result.exit_code == 2
+    assert "No such command 'encodee'" in result.output
+
+
+def test_list_shows_every_checkpoint_also_as_json() -> None:
+    from multitok.checkpoint import shipped_checkpoints
+
+    data = json.loads(ok("list", "--json"))
+    assert set(data["checkpoints"]) == set(shipped_checkpoints())
+    assert all(name in ok("list") for name in data["checkpoints"])
+
+
+def test_doctor_finds_this_installation_sound() -> None:
+    findings = json.loads(ok("doctor", "--json"))
+    assert not [finding for finding in findings if finding["state"] == "broken"]
+    assert all(
+        finding["fix"] for finding in findings if finding["section"] == "Extras" and finding["state"] == "absent"
+    )
+    assert "pip install 'multitok[ray]'" in ok("doctor") or "ray" in json.dumps(findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "back"),
+    [
+        ("text/world.txt", "back.txt"),
+        ("sequences/worm.fa", "back.fa"),
+        ("photos/cat.png", "back.png"),
+        ("series/walking.csv", "back.csv"),
+        ("volumes/brain.npy", "back.npy"),
+        ("video/rabbit.webp", "back.webp"),
+    ],
+)
+def test_a_file_goes_to_codes_and_back(tmp_path: Path, name: str, back: str) -> None:
+    codes = tmp_path / "x.codes"
+    ok("encode", DATA / name, "--out", codes)
+    ok("decode", codes, "--out", tmp_path / back)
+    before, after = media.read(DATA / name), media.read(tmp_path / back)
+    if isinstance(before, str):
+        assert before == after
+    else:
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+
+
+def test_records_go_to_codes_and_back(tmp_path: Path) -> None:
+    source = DATA / "sequences" / "proteins.faa"
+    ok("encode", source, "--out", tmp_path / "p.codes")
+    written = ok("decode", tmp_path / "p.codes", "--out", tmp_path / "back").split()
+    back = [next(iter(media.records(Path(path)))) for path in written]
+    assert back == list(media.records(source))
+
+
+def test_standard_input_and_printed_codes() -> None:
+    line = json.loads(ok("encode", "-", "--print", "--with", "text-bytes", stdin="hé"))
+    assert line == {"id": "", "codes": [[104, 195, 169]], "extent": [3]}
+    assert run("encode", "-", stdin="x").exit_code == 2
+
+
+def test_count_equals_what_prepare_writes(tmp_path: Path) -> None:
+    folders = [DATA / name for name in ("photos", "sounds", "volumes", "series", "sequences", "text", "video")]
+    counted = json.loads(ok("count", *folders, "--json"))
+    ok("prepare", *folders, "--vocab", "base", "--out", tmp_path / "out", "--workers", "1")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert counted["problems"] == []
+    assert counted["tokens"] == sum(shard["num_tokens"] for shard in manifest["shards"])
+
+
+def test_prepare_status_verify_inspect_decode(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "documents" in ok("prepare", DATA / "documents.jsonl", "--vocab", "base", "--out", out, "--workers", "1")
+    assert "done" in ok("status", out)
+    ok("verify", out)
+    assert "image" in ok("inspect", out)
+    assert "raster" in ok("inspect", out, "--document", "1")
+    written = ok("decode", out, "--document", "1", "--out", tmp_path / "document").split()
+    assert [Path(path).name for path in written] == ["0-image.png", "1-text.txt", "2-audio.wav"]
+
+
+def test_vocab_builds_extends_and_is_shown(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    ok("vocab", "text-bytes", "photos=image-patch8", "--out", first)
+    ok("vocab", "dna-6mer", "--extend", first, "--out", second)
+    assert "photos" in ok("inspect", first)
+    assert "dna" in ok("inspect", second)
+    assert json.loads(second.read_text())["vocab_size"] > json.loads(first.read_text())["vocab_size"]
+    assert run("vocab", "--out", first).exit_code == 2
+
+
+@pytest.mark.parametrize("target", ["image-patch8", "base"])
+def test_inspect_shows_shipped_things(target: str) -> None:
+    assert "fingerprint" in ok("inspect", target)
+
+
+def test_mistakes_are_one_line_without_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((DATA / "photos" / "cat.png").read_bytes()[:5000])
+    for arguments, words in [
+        (("encode", broken), "broken.png"),
+        (("encode", tmp_path / "absent.png"), "No such file"),
+        (("encode", DATA / "photos" / "cat.png", "--with", "nope"), "no checkpoint 'nope'"),
+        (("decode", DATA / "photos" / "cat.png"), "is not a codes file"),
+        (("prepare", DATA / "photos", "--vocab", "nope.json", "--out", tmp_path / "o"), "nope.json"),
+        (("status", tmp_path), str(tmp_path)),
+    ]:
+        message = failing(monkeypatch, capsys, *arguments)
+        assert message.startswith("multitok: ")
+        assert words in message
+        assert "Traceback" not in message
+
+
+def test_train_bpe_then_use_it(tmp_path: Path) -> None:
+    out = tmp_path / "my-bpe"
+    ok("train", "bpe", DATA / "text", "--vocab-size", "400", "--out", out)
+    ok("encode", DATA / "text" / "world.txt", "--with", out, "--out", tmp_path / "w.codes")
+    ok("decode", tmp_path / "w.codes", "--out", tmp_path / "w.txt")
+    assert (tmp_path / "w.txt").read_bytes() == (DATA / "text" / "world.txt").read_bytes()
+    assert "## Training" in (out / "card.md").read_text()
+
+
+def test_train_image_then_use_it(tmp_path: Path) -> None:
+    out = tmp_path / "my-image"
+    options = ("--codebooks", "2", "--codebook-size", "16", "--patch", "8,8", "--latent-dim", "12")
+    ok("train", "image", DATA / "photos", *options, "--max-patches", "2000", "--out", out)
+    ok("encode", DATA / "photos" / "cat.png", "--with", out, "--out", tmp_path / "c.codes")
+    ok("decode", tmp_path / "c.codes", "--out", tmp_path / "c.png")
+    assert media.read(tmp_path / "c.png").shape == media.read(DATA / "photos" / "cat.png").shape
+
+
+@pytest.mark.parametrize("module", ["torch", "numba", "pyarrow", "tokenizers", "PIL", "rich"])
+def test_help_loads_no_framework(module: str) -> None:
+    code = f"""
+import sys
+from multitok.cli import cli
+cli.main(["--help"], standalone_mode=False)
+print({module!r} in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.endswith("False\n")
