@@ -107,6 +107,8 @@ class _Reader:
             )
             codes = self._vocabulary.to_codes(marks.name, values, extent)
         except (PatternError, CodeRangeError) as error:
+            if isinstance(error, PatternError) and marks.end is None and self._at == len(self._ids):
+                raise self._cut_short(start, f"more of {marks.name!r}") from error
             raise type(error)(f"segment of {marks.name!r} at token {start}: {error}") from error
         return Segment(marks.name, codes)
 
@@ -140,6 +142,8 @@ class _Reader:
         """The tokenizer of a segment: the owner of its first code."""
         first = int(self._first_code[np.searchsorted(self._first_code, self._at)])
         end = self._next(candidates[0].end) if candidates[0].end is not None else None
+        if end is None and candidates[0].end is not None:
+            raise self._cut_short(start, self._vocabulary.describe(candidates[0].end))
         if first < len(self._ids) and (end is None or first < end):
             name = self._names[int(self._owners[first])]
             for marks in candidates:
@@ -151,6 +155,8 @@ class _Reader:
                 f"codes of {names} are due"
             )
         if len(candidates) > 1:
+            if end is None and self._at == len(self._ids):
+                raise self._cut_short(start, "its first code")
             names = ", ".join(repr(marks.name) for marks in candidates)
             raise PatternError(
                 f"empty segment at token {start}: it may be of {names}; give them different begin tokens"
@@ -177,8 +183,7 @@ class _Reader:
         begin = self._at
         if marks.end is not None:
             end = self._next(marks.end)
-            if end is None:
-                raise self._cut_short(start, self._vocabulary.describe(marks.end))
+            assert end is not None  # _which has seen it
             self._at = end + 1
             return self._ids[begin:end]
         if grid is not None:

@@ -95,7 +95,7 @@ class Template:
         times: Token between the numbers of a size.
 
     Raises:
-        SpecError: Not ten digits.
+        SpecError: Not ten digits, or a size_end that could be part of a size.
     """
 
     segments: Mapping[str, SegmentTemplate] = field(default_factory=_default_segments)
@@ -113,6 +113,11 @@ class Template:
         object.__setattr__(self, "digits", tuple(self.digits))
         if len(set(self.digits)) != 10:
             raise SpecError(f"digits={self.digits}: give ten different tokens, for 0 to 9")
+        for name, segment in self.segments.items():
+            if segment.size_end is not None and segment.size_end in (*self.digits, self.times):
+                raise SpecError(
+                    f"segments[{name!r}] ends its size with {segment.size_end!r}, a part of sizes: give another"
+                )
 
     def to_json(self) -> dict[str, Json]:
         """The template as JSON values; `from_json` inverts it."""
