@@ -1,0 +1,211 @@
+"""Sound <-> mel energies: a framed STFT with an exact frame count, and Griffin-Lim back.
+
+Shape letters: N samples, F frames, M mel bands, S frequencies of the FFT, B frames in a block.
+
+    samples   |  hop 0  |  hop 1  |  hop 2  |              F = ceil(N / hop), for every N
+    frame 0  [      c      ]                               c: the middle of a frame is the middle of its hop
+    frame 1            [      c      ]                     what lies outside of the clip counts as silence
+    frame 2                      [      c      ]
+
+Frames are computed in float64, in blocks of one fixed shape whose last is filled up with silence. So a frame's
+energies are the same bits whether its clip is long or short, alone or in a batch, and on any number of threads;
+and a long clip needs no more memory than its samples and one block. Neither way loads more than NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multitok.errors import ShapeError, SpecError
+
+BLOCK_FRAMES = 64
+TILE_FRAMES = 1024  # frames that Griffin-Lim works on at once: about 13 s, 60 MB
+NNLS_ITERATIONS = 100
+MOMENTUM = 0.99
+# Slaney's mel scale: linear with 3 mel per 200 Hz up to 1 kHz, then 27 mel for each factor of 6.4.
+MEL_PER_HZ = 3 / 200
+MEL_BREAK_HZ = 1_000.0
+MEL_LOG_STEP = np.log(6.4) / 27
+SMALLEST = np.float32(1e-30)  # keeps divisions finite
+
+
+@dataclass(frozen=True)
+class MelSpectrogram:
+    """Mel energies of mono sound, and sound from mel energies.
+
+    Args:
+        sample_rate_hz: Rate of the samples.
+        hop_length: Samples from one frame to the next.
+        window_length: Samples in a frame, a multiple of `hop_length`; its window is Hann's.
+        fft_length: At least `window_length`; frames are filled up with zeros.
+        num_mels: Bands, on Slaney's mel scale from 0 Hz to half the rate, each a triangle of area 1.
+
+    Raises:
+        SpecError: The lengths do not fit each other, or a band covers no frequency.
+    """
+
+    sample_rate_hz: int
+    hop_length: int
+    window_length: int
+    fft_length: int
+    num_mels: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_length < self.window_length <= self.fft_length or self.window_length % self.hop_length:
+            raise SpecError(
+                f"hop_length={self.hop_length}, window_length={self.window_length}, fft_length={self.fft_length}: "
+                "give 0 < hop < window <= FFT, the window a multiple of the hop"
+            )
+        if self.num_mels < 1 or not self._filters.any(axis=1).all():
+            raise SpecError(
+                f"num_mels={self.num_mels} with fft_length={self.fft_length} at {self.sample_rate_hz} Hz: "
+                "there is no band, or one covers no frequency; take fewer bands or a longer FFT"
+            )
+
+    def num_frames(self, num_samples: int) -> int:
+        """F: ceil(N / hop)."""
+        return -(-num_samples // self.hop_length)
+
+    def blocks(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+        """Energies of samples [N], successively: [B, M] with B = BLOCK_FRAMES, fewer in the last block."""
+        hop = self.hop_length
+        num_frames = self.num_frames(samples.size)
+        for first in range(0, num_frames, BLOCK_FRAMES):
+            start = first * hop - self._lead
+            buffer = np.zeros(BLOCK_FRAMES * hop + 2 * self._lead)
+            low, high = max(start, 0), min(start + buffer.size, samples.size)
+            buffer[low - start : high - start] = samples[low:high]
+            spectrum = np.fft.rfft(self._frames(buffer), self.fft_length)
+            power = spectrum.real**2 + spectrum.imag**2
+            # Each band sums its own few frequencies: a matrix product may round by its shape and thread count.
+            bins, weights, starts = self._sparse_filters
+            yield np.add.reduceat(power[:, bins] * weights, starts, axis=1)[: num_frames - first]
+
+    def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Energies [F, M] of samples [N]: power spectrum times mel weights."""
+        return np.concatenate([np.zeros((0, self.num_mels)), *self.blocks(samples)])
+
+    def invert(self, energies: NDArray[np.floating[Any]], num_samples: int, iterations: int) -> NDArray[np.float32]:
+        """Samples whose energies come close to `energies`, by fast Griffin-Lim from one fixed set of phases.
+
+        Long sound is made in tiles of TILE_FRAMES; each goes on from the samples of the one before it, so memory
+        stays bounded and no seam is heard.
+
+        Args:
+            energies: [F, M], >= 0.
+            num_samples: N, which has F frames.
+            iterations: Griffin-Lim iterations.
+
+        Returns:
+            [N] float32, finite.
+
+        Raises:
+            ShapeError: F or M does not fit.
+
+        Source:
+            Perraudin, Balazs, Sondergaard 2013, "A fast Griffin-Lim algorithm".
+        """
+        num_frames = self.num_frames(num_samples)
+        if energies.shape != (num_frames, self.num_mels):
+            raise ShapeError(
+                f"energies of shape {list(energies.shape)} for {num_samples} samples: "
+                f"give [{num_frames}, {self.num_mels}]"
+            )
+        hop = self.hop_length
+        margin = 2 * self.window_length // hop
+        samples = np.zeros(num_frames * hop, np.float32)
+        for first in range(0, num_frames, TILE_FRAMES):
+            low, high = max(first - margin, 0), min(first + TILE_FRAMES + margin, num_frames)
+            known = samples[low * hop : first * hop].copy()
+            samples[low * hop : high * hop] = self._griffin_lim(self._magnitudes(energies[low:high]), known, iterations)
+        return samples[:num_samples]
+
+    def _magnitudes(self, energies: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        # [F, S]: the non-negative spectrum whose bands have these energies, by Lee and Seung's multiplicative
+        # updates; it starts from the spectrum that is flat within each band.
+        filters = self._filters.astype(np.float32)
+        given = energies.astype(np.float32)
+        wanted = given @ filters
+        spectrum = (given / filters.sum(axis=1)) @ (filters / np.maximum(filters.sum(axis=0), SMALLEST))
+        for _ in range(NNLS_ITERATIONS):
+            spectrum *= wanted / np.maximum((spectrum @ filters.T) @ filters, SMALLEST)
+        return np.sqrt(spectrum)
+
+    def _griffin_lim(
+        self, magnitudes: NDArray[np.float32], known: NDArray[np.float32], iterations: int
+    ) -> NDArray[np.float32]:
+        # Samples [F * hop] with these magnitudes [F, S], the first of which are `known` already.
+        turns = np.random.default_rng(0).random(magnitudes.shape, np.float32)
+        spectrum = magnitudes * np.exp(np.complex64(2j * np.pi) * turns)
+        consistent = np.zeros_like(spectrum)
+        for _ in range(iterations):
+            samples = self._overlap_add(spectrum)
+            samples[: known.size] = known
+            before, consistent = consistent, np.fft.rfft(self._frames(np.pad(samples, self._lead)), self.fft_length)
+            ahead = consistent + MOMENTUM * (consistent - before) if before.any() else consistent
+            spectrum = magnitudes * (ahead / np.maximum(np.abs(ahead), SMALLEST))
+        samples = self._overlap_add(spectrum)
+        samples[: known.size] = known
+        return samples
+
+    def _frames(self, padded: NDArray[Any]) -> NDArray[Any]:
+        # [F, window] windowed frames of samples with `_lead` more on either side.
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.window_length)[:: self.hop_length]
+        return frames * self._window.astype(padded.dtype)
+
+    def _overlap_add(self, spectrum: NDArray[Any]) -> NDArray[np.float32]:
+        # Samples [F * hop]: the inverse of `_frames` by least squares.
+        hop, num_hops = self.hop_length, self.window_length // self.hop_length
+        window = self._window.astype(np.float32)
+        frames = np.fft.irfft(spectrum, self.fft_length)[:, : self.window_length].astype(np.float32) * window
+        frames, squares = frames.reshape(-1, num_hops, hop), (window**2).reshape(num_hops, hop)
+        total = np.zeros((len(frames) + num_hops - 1, hop), np.float32)
+        weight = np.zeros_like(total)
+        for j in range(num_hops):
+            total[j : j + len(frames)] += frames[:, j]
+            weight[j : j + len(frames)] += squares[j]
+        samples = (total / np.maximum(weight, SMALLEST)).reshape(-1)
+        return samples[self._lead : self._lead + len(frames) * hop]
+
+    @property
+    def _lead(self) -> int:
+        # Samples by which a frame begins before its hop, and ends after it.
+        return (self.window_length - self.hop_length) // 2
+
+    @cached_property
+    def _window(self) -> NDArray[np.float64]:
+        return np.asarray(np.sin(np.pi * (np.arange(self.window_length) + 0.5) / self.window_length) ** 2)
+
+    @cached_property
+    def _filters(self) -> NDArray[np.float64]:
+        return mel_filters(self.sample_rate_hz, self.fft_length, self.num_mels)
+
+    @cached_property
+    def _sparse_filters(self) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+        # The filters' entries above 0, band by band: frequency, weight, and where each band begins.
+        bands, bins = np.nonzero(self._filters)
+        return bins, self._filters[bands, bins], np.searchsorted(bands, np.arange(self.num_mels))
+
+
+def mel_filters(sample_rate_hz: int, fft_length: int, num_mels: int) -> NDArray[np.float64]:
+    """Weights [M, S] of triangular bands of area 1 (per Hz), evenly spaced on Slaney's mel scale.
+
+    Source:
+        Slaney 1998, "Auditory Toolbox", version 2; the scale and norm that librosa calls "slaney".
+    """
+    mel_break = MEL_BREAK_HZ * MEL_PER_HZ
+    half_hz = sample_rate_hz / 2
+    top = half_hz * MEL_PER_HZ if half_hz < MEL_BREAK_HZ else mel_break + np.log(half_hz / MEL_BREAK_HZ) / MEL_LOG_STEP
+    mels = np.linspace(0.0, top, num_mels + 2)
+    above = MEL_BREAK_HZ * np.exp((np.maximum(mels, mel_break) - mel_break) * MEL_LOG_STEP)
+    edges_hz = np.where(mels < mel_break, mels / MEL_PER_HZ, above)
+    left, middle, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    hz = np.arange(fft_length // 2 + 1) * (sample_rate_hz / fft_length)
+    rising, falling = (hz - left) / (middle - left), (right - hz) / (right - middle)
+    return np.asarray(np.maximum(0.0, np.minimum(rising, falling)) * (2 / (right - left)))
