@@ -1,7 +1,7 @@
 """Sound files by libsndfile: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF -> `Waveform` at the file's own rate.
 
-A file that holds fewer frames than its header announces is refused. A WAV header written by a stream, which
-announces no length (0 or 0xFFFFFFFF bytes), is read to the end of the file. Ogg has no length in its header: a
+A file that holds fewer frames than its header announces is refused. A WAV header that was written to a pipe announces
+0xFFFFFFFF bytes and is read to the end of the file; a FLAC of that kind is refused. Ogg has no length in its header: a
 recording that stops between two pages is whole as far as anyone can tell. libmpg123 may print a line of its own about
 a damaged MP3.
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     import soundfile
 
 _BLOCK_FRAMES = 1 << 16
-# What libsndfile answers for the length of a stream that does not announce one.
-_UNKNOWN_FRAMES = 2**62
+# libsndfile answers 2^63 - 1 for a length that the file does not announce.
+_MOST_FRAMES = 2**62
 
 
 def read_header(source: Source, format_name: str) -> tuple[int, int]:
-    """Length and rate, from the header where it announces a length, else by decoding.
+    """Length and rate, from the header.
 
     Args:
         source: Where the bytes are.
@@ -45,9 +45,7 @@ def read_header(source: Source, format_name: str) -> tuple[int, int]:
         MediaError: Not such a sound file.
     """
     with source.open() as file, _opened(source, file, format_name) as sound:
-        if sound.frames < _UNKNOWN_FRAMES:
-            return sound.frames, sound.samplerate
-        return sum(len(block) for block in _blocks(source, sound)), sound.samplerate
+        return sound.frames, sound.samplerate
 
 
 def decode_audio(source: Source, format_name: str) -> Waveform:
@@ -65,17 +63,17 @@ def decode_audio(source: Source, format_name: str) -> Waveform:
         MediaError: Cut short or damaged.
     """
     with source.open() as file, _opened(source, file, format_name) as sound:
-        announced = sound.frames if sound.frames < _UNKNOWN_FRAMES else None
-        blocks = list(_blocks(source, sound))
-        frames = np.concatenate(blocks) if blocks else np.empty((0, sound.channels), np.float32)
-        if announced is not None and len(frames) != announced:
+        samples = np.empty((sound.channels, sound.frames), np.float32)
+        found = 0
+        # In blocks: asked for all that a damaged header announces, libsndfile would fill the memory with zeros.
+        while found < sound.frames and len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            samples[:, found : found + len(block)] = block.T
+            found += len(block)
+        if found < sound.frames:
             raise MediaError(
                 f"{source.name}: {format_name.upper()} audio is cut short or damaged: "
-                f"{announced:,} frames announced, {len(frames):,} found"
+                f"{sound.frames:,} frames announced, {found:,} found"
             )
-        if not len(frames):
-            raise InputError(f"{source.name}: the sound has no samples")
-        samples = np.ascontiguousarray(frames.T)
         _check_finite(source.name, samples)
         return Waveform(samples, sound.samplerate)
 
@@ -95,31 +93,27 @@ def _opened(source: Source, file: BinaryIO, format_name: str) -> Iterator[soundf
         import soundfile
 
         with soundfile.SoundFile(_Seekable(file)) as sound:
-            if sound.samplerate <= 0 or sound.channels < 1:
-                raise InputError(f"{source.name}: a rate of {sound.samplerate} Hz and {sound.channels} channels")
+            if sound.frames > _MOST_FRAMES:
+                raise MediaError(
+                    f"{source.name}: {format_name.upper()} audio does not announce its length, as it was written to a "
+                    "pipe; write it to a file again"
+                )
+            if sound.samplerate <= 0:
+                raise InputError(f"{source.name}: a sample rate of {sound.samplerate} Hz")
             if sound.frames == 0:
                 raise InputError(f"{source.name}: the sound has no samples")
-            if sound.frames < _UNKNOWN_FRAMES:
-                _check_length(source, sound, sound.frames)
+            _check_length(source, sound)
             yield sound
 
 
-def _blocks(source: Source, sound: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
-    total = 0
-    while len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        total += len(block)
-        _check_length(source, sound, total)
-        yield block
-
-
-def _check_length(source: Source, sound: soundfile.SoundFile, num_frames: int) -> None:
-    duration_s = num_frames / sound.samplerate
+def _check_length(source: Source, sound: soundfile.SoundFile) -> None:
+    duration_s = sound.frames / sound.samplerate
     if duration_s > source.limits.max_audio_s:
         raise InputError(
             f"{source.name}: {duration_s:,.1f} s of sound; the limit is max_audio_s={source.limits.max_audio_s:,.1f}"
         )
-    what = f"{num_frames:,} frames of {sound.channels} channels"
-    check_size(source.name, what, num_frames * sound.channels * 4, source.limits)
+    what = f"{sound.frames:,} frames of {sound.channels} channels"
+    check_size(source.name, what, sound.frames * sound.channels * 4, source.limits)
 
 
 class _Seekable:
@@ -127,6 +121,9 @@ class _Seekable:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+
+    def __repr__(self) -> str:
+        return "the file"  # libsndfile's messages quote it
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:

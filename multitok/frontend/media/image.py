@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from multitok.errors import InputError, MediaError
 from multitok.frontend.media.source import Source, check_size, guarded
 from multitok.frontend.media.whole import check_whole, png_chunks
+from multitok.protocol import Modality
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -63,69 +64,46 @@ def read_header(source: Source, format_name: str) -> Picture:
         MediaError: Not such a picture.
     """
     with source.open() as file, _opened(source, file, format_name, whole=False) as image:
-        width, height = image.size
-        if _transposition(image, file, format_name) in _swapping():
+        width, height = _stored_size(image)
+        if _transposition(image, file) in _swapping():
             width, height = height, width
         return Picture(height, width, _num_frames(source, image))
 
 
-def decode_image(source: Source, format_name: str) -> NDArray[np.uint8]:
-    """A still picture as RGB.
+def chosen_modality(num_frames: int, allowed: tuple[Modality, ...]) -> Modality:
+    """What a picture is read as: a video where it moves and may be one, or where nothing else is allowed."""
+    if len(allowed) == 1:
+        return allowed[0]
+    return Modality.VIDEO if num_frames > 1 and Modality.VIDEO in allowed else Modality.IMAGE
+
+
+def decode_picture(source: Source, format_name: str, allowed: tuple[Modality, ...]) -> NDArray[np.uint8]:
+    """A still picture or an animation as RGB. Frame durations are dropped.
 
     Args:
         source: Where the bytes are.
         format_name: `Format.name` of the picture.
+        allowed: What it may be read as.
 
     Returns:
-        [H, W, 3] uint8.
+        uint8 [H, W, 3], or [T, H, W, 3] where `chosen_modality` says video.
 
     Raises:
         InputError: A limit is exceeded.
-        MediaError: Cut short, damaged, or of several frames.
+        MediaError: Cut short, damaged, or of several frames where only a still is allowed.
     """
     with source.open() as file, _opened(source, file, format_name, whole=True) as image:
         num_frames = _num_frames(source, image)
+        if chosen_modality(num_frames, allowed) is Modality.VIDEO:
+            return _frames(source, image, num_frames)
         if num_frames > 1:
             raise MediaError(
                 f"{source.name}: holds {num_frames:,} frames or pages, not one image; "
                 f"give modality={'volume' if format_name == 'tiff' else 'video'!r}, or save the one you want"
             )
-        _load(image, format_name)
-        turn = _transposition(image, file, format_name)
-        if turn is not None:
-            return _to_rgb(source, image.transpose(turn))
-        return _to_rgb(source, image)
-
-
-def decode_frames(source: Source, format_name: str) -> NDArray[np.uint8]:
-    """An animation as RGB frames; a still picture is one frame. Frame durations are dropped.
-
-    Args:
-        source: Where the bytes are.
-        format_name: `Format.name` of the picture: "png", "webp" or "gif".
-
-    Returns:
-        [T, H, W, 3] uint8.
-
-    Raises:
-        InputError: A limit is exceeded.
-        MediaError: Cut short or damaged.
-    """
-    with source.open() as file, _opened(source, file, format_name, whole=True) as image:
-        num_frames = _num_frames(source, image)
-        width, height = image.size
-        what = f"{num_frames:,} frames of {width:,} x {height:,}"
-        check_size(source.name, what, num_frames * height * width * 3, source.limits)
-        frames = np.empty((num_frames, height, width, 3), np.uint8)
-        for t in range(num_frames):
-            image.seek(t)
-            _load(image, format_name)
-            if image.size != (width, height):
-                raise MediaError(
-                    f"{source.name}: frame {t} is {image.size[0]} x {image.size[1]}, not {width} x {height}"
-                )
-            frames[t] = _to_rgb(source, image)
-        return frames
+        _load(image, 0)
+        turn = _transposition(image, file)
+        return _to_rgb(source, image if turn is None else image.transpose(turn))
 
 
 def decode_stack(source: Source) -> NDArray[np.float32]:
@@ -148,13 +126,12 @@ def decode_stack(source: Source) -> NDArray[np.float32]:
         check_size(source.name, what, num_pages * height * width * 4, source.limits)
         volume = np.empty((num_pages, height, width), np.float32)
         for z in range(num_pages):
-            image.seek(z)
+            _load(image, z)
             if image.size != (width, height) or not (image.mode in ("1", "L", "F") or image.mode.startswith("I")):
                 raise MediaError(
                     f"{source.name}: page {z} is {image.size[0]} x {image.size[1]} of mode {image.mode!r}; "
                     f"a volume needs grey pages, all {width} x {height}"
                 )
-            _load(image, "tiff")
             volume[z] = np.asarray(image)
         return volume
 
@@ -163,15 +140,14 @@ def decode_stack(source: Source) -> NDArray[np.float32]:
 def _opened(source: Source, file: BinaryIO, format_name: str, *, whole: bool) -> Iterator[ImageFile.ImageFile]:
     # The plug-in's class is called directly: `Image.open` would try every decoder Pillow has, and would warn of or
     # refuse large pictures by a limit of its own before ours could be named.
+    if whole:
+        with guarded(source.name, f"{format_name.upper()} image"):
+            check_whole(source.name, file, format_name)
     with guarded(source.name, f"{format_name.upper()} image"), _quiet():
         image = _plugin(format_name)(file)
     try:
         _check_pixels(source, image)
         with guarded(source.name, f"{format_name.upper()} image"):
-            if whole:
-                position = file.tell()
-                check_whole(source.name, file, format_name)
-                file.seek(position)
             yield image
     finally:
         image.close()
@@ -224,19 +200,30 @@ def _num_frames(source: Source, image: ImageFile.ImageFile) -> int:
     return num_frames
 
 
-def _load(image: ImageFile.ImageFile, format_name: str) -> None:
-    if format_name == "tiff":  # the only decoder that warns while it decodes
-        with _quiet():
-            image.load()
-    else:
+def _load(image: ImageFile.ImageFile, frame: int) -> None:
+    with _quiet() if image.format == "TIFF" else nullcontext():  # the only decoder that warns while it decodes
+        image.seek(frame)
         image.load()
 
 
-def _transposition(image: ImageFile.ImageFile, file: BinaryIO, format_name: str) -> Image.Transpose | None:
+def _frames(source: Source, image: ImageFile.ImageFile, num_frames: int) -> NDArray[np.uint8]:
+    width, height = image.size
+    what = f"{num_frames:,} frames of {width:,} x {height:,}"
+    check_size(source.name, what, num_frames * height * width * 3, source.limits)
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    for t in range(num_frames):
+        _load(image, t)
+        if image.size != (width, height):
+            raise MediaError(f"{source.name}: frame {t} is {image.size[0]} x {image.size[1]}, not {width} x {height}")
+        frames[t] = _to_rgb(source, image)
+    return frames
+
+
+def _transposition(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Transpose | None:
     """How to turn the picture upright by its EXIF orientation; None where it is, or where EXIF is unreadable."""
     from PIL.Image import Transpose
 
-    if format_name == "png" and "exif" not in image.info:
+    if image.format == "PNG" and "exif" not in image.info:
         # Pillow would decode all pixels to look for an eXIf chunk behind them.
         position = file.tell()
         late = b"eXIf" in png_chunks("", file, check=False)
@@ -257,6 +244,14 @@ def _transposition(image: ImageFile.ImageFile, file: BinaryIO, format_name: str)
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }.get(orientation if isinstance(orientation, int) else 1)
+
+
+def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
+    if isinstance(image, TiffImageFile):  # whose size is the upright one, before the pixels already turn
+        return int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
+    return image.size
 
 
 def _swapping() -> tuple[Image.Transpose, ...]:

@@ -67,8 +67,9 @@ def _is_mp3(head: bytes) -> bool:
         return True
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return False
-    version, layer = (head[1] >> 3) & 3, (head[1] >> 1) & 3
-    return version != 1 and layer != 0 and head[2] >> 4 != 15 and (head[2] >> 2) & 3 != 3
+    # Layer III only: the byte order mark of UTF-16 would pass as layer I.
+    version, layer, bitrate, rate = (head[1] >> 3) & 3, (head[1] >> 1) & 3, head[2] >> 4, (head[2] >> 2) & 3
+    return version != 1 and layer == 1 and bitrate != 15 and rate != 3
 
 
 FORMATS: tuple[Format, ...] = (

@@ -202,9 +202,7 @@ def _decode(source: Source, found: Format, allowed: tuple[Modality, ...], volume
         return voxels if volume_values == "stored" else volume.normalise_volume(voxels)
     if found.name not in _PICTURES:
         return video.decode_video(source)
-    if _picture_modality(source, found, allowed)[0] is Modality.VIDEO:
-        return image.decode_frames(source, found.name)
-    return image.decode_image(source, found.name)
+    return image.decode_picture(source, found.name, allowed)
 
 
 def _probe(source: Source, modality: Modality | None) -> Iterator[tuple[str, MediaInfo]]:
@@ -231,18 +229,10 @@ def _probe_one(source: Source, found: Format, allowed: tuple[Modality, ...]) -> 
         return MediaInfo(Modality.VOLUME, volume.read_header(source))
     if found.name not in _PICTURES:
         return MediaInfo(Modality.VIDEO, video.read_header(source))
-    chosen, picture = _picture_modality(source, found, allowed)
+    picture = image.read_header(source, found.name)
+    chosen = image.chosen_modality(picture.num_frames, allowed)
     size = (picture.height, picture.width)
     return MediaInfo(chosen, size if chosen is Modality.IMAGE else (picture.num_frames, *size))
-
-
-def _picture_modality(source: Source, found: Format, allowed: tuple[Modality, ...]) -> tuple[Modality, image.Picture]:
-    """A picture of several frames is a video where it may be one; a multi-page TIFF has to be asked for as a volume."""
-    picture = image.read_header(source, found.name)
-    if len(allowed) == 1:
-        return allowed[0], picture
-    several = Modality.VIDEO if Modality.VIDEO in allowed else Modality.IMAGE
-    return several if picture.num_frames > 1 else Modality.IMAGE, picture
 
 
 def _only(name: str, items: Iterator[tuple[str, _Item]]) -> _Item:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from multitok.errors import InputError, MediaError, MultitokError
 from multitok.frontend.media.kinds import HEAD_BYTES
 
 _CHUNK_BYTES = 1 << 20
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ class Source:
             InputError: Larger than `limits.max_text_bytes`.
             MediaError: Not UTF-8.
         """
-        limit = self.limits.max_text_bytes
+        limit = min(self.limits.max_text_bytes, self.limits.max_bytes)
         data = self.read(limit + 1)
         if len(data) > limit:
             raise InputError(f"{self.name}: more than max_text_bytes={limit:,} bytes of text; split the file")
@@ -159,7 +161,8 @@ def guarded(name: str, label: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    words = " ".join(str(error).split()) or type(error).__name__
+    # No addresses of objects: a job that runs twice has to give the same reason twice.
+    words = " ".join(_ADDRESS.sub("<...>", str(error)).split()) or type(error).__name__
     return words[:200]
 
 

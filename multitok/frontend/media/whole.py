@@ -4,8 +4,9 @@
 |--------|------------------------------------------------------------------------------|
 | PNG    | every chunk with its checksum, up to IEND                                    |
 | WebP   | the RIFF size with the file                                                  |
+| BMP    | the size in its header with the file                                         |
 | GIF    | every block, up to the trailer                                               |
-| WAV    | the data chunk (or RF64's ds64) with the file; a stream's 0 or 2^32 - 1 pass |
+| WAV    | the data chunk (or RF64's ds64) with the file; a stream's 2^32 - 1 passes    |
 | AIFF   | every chunk with the file                                                    |
 | Ogg    | every page with the file                                                     |
 
@@ -87,6 +88,13 @@ def _check_webp(name: str, file: BinaryIO) -> None:
         raise MediaError(f"{name}: WebP image is cut short: {announced:,} bytes announced, {found:,} found")
 
 
+def _check_bmp(name: str, file: BinaryIO) -> None:
+    announced = int.from_bytes(_at(file, 2, 4), "little")
+    found = file.seek(0, 2)
+    if found < announced:
+        raise MediaError(f"{name}: BMP image is cut short: {announced:,} bytes announced, {found:,} found")
+
+
 def _check_gif(name: str, file: BinaryIO) -> None:
     size_of_file = file.seek(0, 2)
 
@@ -127,8 +135,10 @@ def _check_wav(name: str, file: BinaryIO) -> None:
         if kind == b"fmt " and _at(file, position + 4, 4) == bytes(4):
             raise InputError(f"{name}: a sample rate of 0 Hz")
         position += 0 if kind == b"data" else size + size % 2
-    announced = wide_size if size == 0xFFFFFFFF else size
     found = size_of_file - position
+    announced = size if size < 0xFFFFFFFF else wide_size or found  # a pipe's header announces nothing
+    if found and not announced:
+        raise MediaError(f"{name}: WAV audio is cut short: no samples announced, but {found:,} bytes follow the header")
     if found < announced:
         raise MediaError(f"{name}: WAV audio is cut short: {announced:,} bytes of samples announced, {found:,} found")
 
@@ -169,6 +179,7 @@ def _at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
 _CHECKS = {
     "png": _check_png,
     "webp": _check_webp,
+    "bmp": _check_bmp,
     "gif": _check_gif,
     "wav": _check_wav,
     "aiff": _check_aiff,

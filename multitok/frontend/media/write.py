@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from multitok.frontend.media.read import Raw
 
 _LINE_LETTERS = 60
+
+
+@dataclass(frozen=True)
+class _Options:
+    extension: str
+    record_id: str
+    frame_rate_hz: float
+    float_audio: bool
 
 
 def write(
@@ -66,13 +75,15 @@ def write(
         allowed = ", ".join("." + name for name in writers)
         raise InputError(f"{path.name}: {modality} is written to {allowed}; convert from one of them")
     _check(path.name, modality, raw)
-    options = {
-        "extension": extension,
-        "record_id": record_id,
-        "frame_rate_hz": frame_rate_hz,
-        "float_audio": float_audio,
-    }
-    data = writers.get(extension, _text)(raw, options)
+    options = _Options(extension, record_id, frame_rate_hz, float_audio)
+    try:
+        data = writers.get(extension, _text)(raw, options)
+    except UnicodeEncodeError as error:
+        letter = error.object[error.start]
+        codec = error.encoding.upper()
+        raise InputError(
+            f"{path.name}: {letter!r} at character {error.start:,} cannot be written as {codec}"
+        ) from error
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_bytes(data)
     os.replace(temporary, path)
@@ -98,42 +109,44 @@ def _check(name: str, modality: Modality, raw: Any) -> None:
     ):
         given = f"{raw.dtype} {list(raw.shape)}" if isinstance(raw, np.ndarray) else type(raw).__name__
         raise InputError(f"{name}: {modality} is {words} with something in it, not {given}")
+    if isinstance(raw, Waveform) and not raw.samples.size:
+        raise InputError(f"{name}: the waveform has no samples, and an empty sound file cannot be read back")
 
 
-def _text(raw: Any, options: dict[str, Any]) -> bytes:
+def _text(raw: Any, options: _Options) -> bytes:
     return str(raw).encode("utf-8")
 
 
-def _fasta(raw: Any, options: dict[str, Any]) -> bytes:
+def _fasta(raw: Any, options: _Options) -> bytes:
     lines = [raw[start : start + _LINE_LETTERS] for start in range(0, len(raw), _LINE_LETTERS)]
-    return "\n".join([f">{options['record_id']}", *lines, ""]).encode("ascii")
+    return "\n".join([f">{options.record_id}", *lines, ""]).encode("ascii")
 
 
-def _npy(raw: Any, options: dict[str, Any]) -> bytes:
+def _npy(raw: Any, options: _Options) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(raw), allow_pickle=False)
     return buffer.getvalue()
 
 
-def _table(raw: Any, options: dict[str, Any]) -> bytes:
-    delimiter = "\t" if options["extension"] == "tsv" else ","
+def _table(raw: Any, options: _Options) -> bytes:
+    delimiter = "\t" if options.extension == "tsv" else ","
     # A float32 prints as the shortest decimal that reads back as itself, a missing value as "nan".
     rows = (delimiter.join(str(value) for value in row) for row in raw)
     names = delimiter.join(f"channel_{c}" for c in range(raw.shape[1]))
     return "\n".join([names, *rows, ""]).encode("ascii")
 
 
-def _picture(raw: NDArray[np.uint8], options: dict[str, Any]) -> bytes:
+def _picture(raw: NDArray[np.uint8], options: _Options) -> bytes:
     from PIL import Image
 
-    format_name = "WEBP" if options["extension"] == "webp" else "PNG"
+    format_name = "WEBP" if options.extension == "webp" else "PNG"
     stack = raw if raw.ndim == 4 else raw[None]
     frames = [Image.fromarray(np.ascontiguousarray(frame)) for frame in stack]
     buffer = io.BytesIO()
     animation = {
         "save_all": True,
         "append_images": frames[1:],
-        "duration": round(1000 / options["frame_rate_hz"]),
+        "duration": round(1000 / options.frame_rate_hz),
         "loop": 0,
     }
     lossless = {"lossless": True, "quality": 80} if format_name == "WEBP" else {}
@@ -141,10 +154,10 @@ def _picture(raw: NDArray[np.uint8], options: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _sound(raw: Any, options: dict[str, Any]) -> bytes:
+def _sound(raw: Any, options: _Options) -> bytes:
     import soundfile
 
-    is_float = options["float_audio"] and options["extension"] == "wav"
+    is_float = options.float_audio and options.extension == "wav"
     # libsndfile wraps what lies above 1 on some formats; a clipped peak is heard, a wrapped one hurts.
     samples = raw.samples if is_float else np.clip(raw.samples, -1.0, 1.0)
     buffer = io.BytesIO()
@@ -152,13 +165,13 @@ def _sound(raw: Any, options: dict[str, Any]) -> bytes:
         buffer,
         samples.T,
         raw.sample_rate_hz,
-        format=options["extension"].upper(),
+        format=options.extension.upper(),
         subtype="FLOAT" if is_float else "PCM_16",
     )
     return buffer.getvalue()
 
 
-_Writer = Callable[[Any, dict[str, Any]], bytes]
+_Writer = Callable[[Any, _Options], bytes]
 _WRITERS: dict[Modality, dict[str, _Writer]] = {
     Modality.TEXT: {"txt": _text},
     Modality.IMAGE: {"png": _picture, "webp": _picture, "npy": _npy},
