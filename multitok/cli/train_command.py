@@ -68,9 +68,10 @@ def _patch_command(modality: str, patch: str, what: str) -> None:
 
         kind = Modality(modality)
         files = _files(paths, kind)
+        raws: Iterator[Any] = (media.read(path, modality=kind) for path in files)
         tokenizer = train_patch_tokenizer(
             kind,
-            (media.read(path, modality=kind) for path in files),
+            raws,
             patch=_sizes(patch),
             codebook_sizes=[codebook_size] * codebooks,
             latent_dim=latent_dim,
