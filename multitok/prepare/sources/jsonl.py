@@ -64,7 +64,7 @@ class JsonlSource(Source):
 
     def _item(self, line: bytes, offset: int) -> Item | Rejected:
         try:
-            data = json.loads(line)
+            data = json.loads(line.rstrip())
         except (ValueError, RecursionError) as error:
             reason = str(error) if isinstance(error, UnicodeDecodeError) else f"{error}".partition(": line ")[0]
             return self._rejected(offset, f"not a line of JSON: {reason}")

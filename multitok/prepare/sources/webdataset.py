@@ -60,7 +60,8 @@ class WebDatasetSource(Source):
         with self.path.open("rb") as file:
             for key, members in self._samples(file, 0, size):
                 first, last = members[0], members[-1]
-                if cost >= slice_bytes:
+                # What is wrong with the tar's end shows to the slice that reaches it: that slice is the last.
+                if cost >= slice_bytes and first.header < size:
                     yield Slice(start, first.header, cost)
                     start, cost = first.header, 0
                 cost += last.stop - first.header + ITEM_COST_BYTES
