@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import ShapeError, SpecError
+from multitok.interleave.plans import Plan
 from multitok.protocol import Codes, Modality, TokenizerSpec
 
 
@@ -120,6 +121,12 @@ class Span:
     def stop(self) -> int:
         """Index after the last token."""
         return self.start + self.length
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that wrote the span: `plan.streams(ids[start:stop])` are its K streams, `plan.sources()` says
+        which codebook and grid position each token is."""
+        return Plan.of(self.pattern, self.num_codebooks, self.grid)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

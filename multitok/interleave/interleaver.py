@@ -36,8 +36,12 @@ class Interleaver:
         return f"<Interleaver for {self.vocabulary!r}>"
 
     def encode(self, document: Document) -> TokenSequence:
-        """The document as token IDs, structure tokens included, with a span for every segment.
+        """The document as token IDs.
 
+        Args:
+            document: Segments of the vocabulary's tokenizers.
+        Returns:
+            The IDs, structure tokens included, with a span for every segment.
         Raises:
             VocabularyError: A segment of a tokenizer that the vocabulary lacks.
             ShapeError: Codes of another shape than their tokenizer makes.
@@ -80,8 +84,12 @@ class Interleaver:
         return TokenSequence(ids, tuple(spans), document.id)
 
     def decode(self, sequence: TokenSequence) -> Document:
-        """The document of a token sequence, read by its spans; inverts `encode` exactly.
+        """The document of a token sequence; inverts `encode` exactly.
 
+        Args:
+            sequence: IDs and spans; what lies between the spans is not looked at.
+        Returns:
+            The document.
         Raises:
             VocabularyError: A span of a tokenizer that the vocabulary lacks.
             PatternError: A span that does not fit its stream.
@@ -90,7 +98,7 @@ class Interleaver:
         return Document(tuple(self.decode_span(sequence.ids, span) for span in sequence.spans), sequence.id)
 
     def decode_span(self, ids: NDArray[np.int32], span: Span) -> Segment:
-        """One segment of the token IDs `ids`; see `decode`."""
+        """The segment of one span; see `decode`."""
         spec = self.vocabulary.spec(span.name)
         if not 0 <= span.start <= span.stop <= len(ids):
             raise PatternError(
@@ -107,9 +115,8 @@ class Interleaver:
                 f"vocabulary it is {spec.modality}, {spec.num_codebooks} codebooks over {spec.grid_axes}"
             )
         marks = self._marks
-        plan = Plan.of(span.pattern, span.num_codebooks, span.grid)
         stream = ids[span.start : span.stop]
-        values = plan.unflatten(stream, row=marks.row, frame=marks.frame, empty=marks.empty)
+        values = span.plan.unflatten(stream, row=marks.row, frame=marks.frame, empty=marks.empty)
         return Segment(span.name, self.vocabulary.to_codes(span.name, values, span.extent))
 
     def count(self, segments: Document | Iterable[SegmentShape]) -> int:

@@ -43,6 +43,8 @@ class TokenizerEntry:
         Args:
             tokenizer: A tokenizer, an entry (returned as it is), or a checkpoint's name, a folder or a kind.
             name: Name inside the vocabulary, for a checkpoint given by name or path; None keeps its own.
+        Returns:
+            The entry; its source is set for what was loaded here.
         Raises:
             CheckpointError: Nothing can be loaded by that name.
             VocabularyError: `name` is given for something that is loaded already.

@@ -102,6 +102,10 @@ class Vocabulary(IdSpace):
     def name_reserved(self, special_tokens: Sequence[str]) -> Vocabulary:
         """A vocabulary of the same size in which the lowest reserved IDs are these special tokens.
 
+        Args:
+            special_tokens: Names that are not in use yet.
+        Returns:
+            The vocabulary; no other ID changes its meaning.
         Raises:
             VocabularyError: A name is in use, or more names than reserved IDs.
         """
@@ -225,6 +229,9 @@ class Vocabulary(IdSpace):
     def check_tokenizer(self, tokenizer: Tokenizer[Any], *, where: str = "the given tokenizer") -> None:
         """Raise unless `tokenizer` is the one that this vocabulary records under its name.
 
+        Args:
+            tokenizer: Any tokenizer.
+            where: What it is, for the message.
         Raises:
             VocabularyError: No tokenizer of that name.
             FingerprintError: It is another one; names both.

@@ -63,6 +63,10 @@ class IdSpace:
         return {name: tuple(blocks) for name, blocks in found.items()}
 
     @cached_property
+    def _number_of(self) -> dict[tuple[str, int], int]:
+        return {(block.name, block.codebook): number for number, block in enumerate(self.blocks)}
+
+    @cached_property
     def _token_of(self) -> dict[int, str]:
         return {i: token for token, i in self.specials.items()}
 
@@ -115,8 +119,12 @@ class IdSpace:
         return self._blocks_of[name]
 
     def id_of(self, token: str) -> int:
-        """ID of a special token, or of one code written as "name:codebook:code" ("text:0:15").
+        """ID of a special token, or of one code.
 
+        Args:
+            token: A special token's name, or "tokenizer:codebook:code" such as "text:0:15".
+        Returns:
+            The ID.
         Raises:
             VocabularyError: No such special token or tokenizer.
             CodeRangeError: The codebook has no such code.
@@ -150,8 +158,13 @@ class IdSpace:
     # ---- codes <-> IDs
 
     def to_ids(self, name: str, codes: Codes) -> NDArray[np.int32]:
-        """IDs [K, *grid] of the codes of tokenizer `name`.
+        """IDs of codes.
 
+        Args:
+            name: The tokenizer's name.
+            codes: What it encoded something to.
+        Returns:
+            [K, *grid] int32.
         Raises:
             VocabularyError: No tokenizer of that name.
             ShapeError: The codes have another number of codebooks or axes.
@@ -199,7 +212,7 @@ class IdSpace:
             else:
                 self._check_known(given)
                 owners, local = self._index.locate(given)
-                wrong = owners != self.blocks.index(block)
+                wrong = owners != self._number_of[block.name, block.codebook]
                 if wrong.any():
                     self._refuse(block, given, wrong)
                 out[...] = local
@@ -297,6 +310,11 @@ class IdSpace:
     def from_local(self, tables: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """IDs of the pairs that `local` returned.
 
+        Args:
+            tables: Integers of any shape.
+            rows: Integers of a shape that fits.
+        Returns:
+            IDs, int32.
         Raises:
             CodeRangeError: A table or row that does not exist.
         """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from hypothesis import strategies as st
 
@@ -58,7 +56,7 @@ def random_codes(spec: TokenizerSpec, grid: tuple[int, ...], extent: tuple[int, 
 
 
 @st.composite
-def documents(draw: st.DrawFn, *, least: int = 0, full: bool = False, **names: Any) -> Document:
+def documents(draw: st.DrawFn, *, least: int = 0, full: bool = False) -> Document:
     """Documents of up to five segments; grids from `least` per axis, extents cropped unless `full`."""
     segments = []
     for name in draw(st.lists(st.sampled_from(sorted(VOCABULARY.entries)), max_size=5)):

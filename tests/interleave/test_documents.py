@@ -92,6 +92,12 @@ def test_every_token_of_a_small_document() -> None:
         *(empty, empty, a[2] + 5, empty, empty, a[2] + 6, _audio, end),
     ]
     assert separated.spans[3].pattern == "delay:0,1,3"
+    span = separated.spans[3]
+    assert span.plan.streams(separated.ids[span.start : span.stop]).tolist() == [
+        [a[0] + 1, a[0] + 2, empty, empty, empty],
+        [empty, a[1] + 3, a[1] + 4, empty, empty],
+        [empty, empty, empty, a[2] + 5, a[2] + 6],
+    ]
     assert separated.spans[1].pattern == "column+coarse-first:1,1+row"
 
 

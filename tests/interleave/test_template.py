@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from multitok.checkpoint import sha256_json
 from multitok.errors import MultitokError, PatternError, SpecError, VocabularyError
 from multitok.interleave import Interleaver, SegmentTemplate, Template
 from multitok.interleave import presets as templates
@@ -19,6 +20,11 @@ from tests.vocabulary.toy import entry
 @pytest.mark.parametrize("template", [SIZED, SEPARATED, templates.emu3(), templates.chameleon(), templates.anygpt()])
 def test_json_round_trip(template: Template) -> None:
     assert Template.from_json(json.loads(json.dumps(template.to_json()))) == template
+
+
+def test_the_default_template_is_pinned() -> None:
+    """Another default would silently write other token streams: give a changed one a name of its own."""
+    assert sha256_json(Template().to_json()) == "8a93a5bb9d6b4043ee0e1bf63066a445ea2ca952c1ddfb72a814ed915882df3e"
 
 
 def with_segment(name: str, **fields: Any) -> Template:

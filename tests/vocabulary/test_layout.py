@@ -41,6 +41,14 @@ def test_default_special_tokens_serve_every_modality() -> None:
     assert [v.id_of(token) for token in ("<|pad|>", "<|bos|>", "<|eos|>", "<|empty|>")] == [0, 1, 2, 3]
 
 
+def test_the_default_layout_is_pinned() -> None:
+    """The order of the default special tokens is part of every vocabulary built with them."""
+    assert (
+        Vocabulary.build([TEXT, IMAGE], reserved=2, pad_to_multiple=16).fingerprint
+        == "853e66236cc554c6f26fe8829db0c3610edcd2be23f727e5b084335438bbebf1"
+    )
+
+
 def test_the_size_decides_how_ids_are_stored() -> None:
     def dtype(size: int) -> np.dtype[np.generic]:
         return Vocabulary.build([entry("text", (size,))], special_tokens=[]).dtype
