@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.errors import InputError, SpecError
+from multitok.errors import InputError, ShapeError, SpecError
 from multitok.frontend.patches import from_patches, patch_grid, to_patches
 from multitok.protocol import Codes, Json, Modality, TokenizerBase, TokenizerSpec
 from multitok.quantize import ResidualQuantizer
@@ -149,6 +149,11 @@ class PatchRvq(TokenizerBase[NDArray[Any]]):
             CodeRangeError: A code lies outside its codebook.
         """
         self._spec.check(codes)
+        if codes.grid != patch_grid(codes.extent, self._spec.stride):
+            raise ShapeError(
+                f"codes over a grid {codes.grid} for extent {codes.extent}: patches of {self._spec.stride} make a grid "
+                f"{patch_grid(codes.extent, self._spec.stride)} of it"
+            )
         table = codes.values.reshape(self._spec.num_codebooks, -1)
         patches = np.empty((table.shape[1], len(self._basis)), self.raw_dtype)
         for block in _blocks(table.shape[1]):
