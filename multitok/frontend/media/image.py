@@ -65,7 +65,7 @@ def read_header(source: Source, format_name: str) -> Picture:
     """
     with source.open() as file, _opened(source, file, format_name, whole=False) as image:
         width, height = _stored_size(image)
-        if _transposition(image, file) in _swapping():
+        if _transposition(source, image, file) in _swapping():
             width, height = height, width
         return Picture(height, width, _num_frames(source, image))
 
@@ -102,7 +102,7 @@ def decode_picture(source: Source, format_name: str, allowed: tuple[Modality, ..
                 f"give modality={'volume' if format_name == 'tiff' else 'video'!r}, or save the one you want"
             )
         _load(image, 0)
-        turn = _transposition(image, file)
+        turn = _transposition(source, image, file)
         return _to_rgb(source, image if turn is None else image.transpose(turn))
 
 
@@ -219,14 +219,14 @@ def _frames(source: Source, image: ImageFile.ImageFile, num_frames: int) -> NDAr
     return frames
 
 
-def _transposition(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Transpose | None:
+def _transposition(source: Source, image: ImageFile.ImageFile, file: BinaryIO) -> Image.Transpose | None:
     """How to turn the picture upright by its EXIF orientation; None where it is, or where EXIF is unreadable."""
     from PIL.Image import Transpose
 
     if image.format == "PNG" and "exif" not in image.info:
         # Pillow would decode all pixels to look for an eXIf chunk behind them.
         position = file.tell()
-        late = b"eXIf" in png_chunks("", file, check=False)
+        late = b"eXIf" in png_chunks(source.name, file, check=False)
         file.seek(position)
         if not late:
             return None

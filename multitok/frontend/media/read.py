@@ -201,7 +201,7 @@ def _decode(source: Source, found: Format, allowed: tuple[Modality, ...], volume
         voxels = volume.decode_nifti(source) if found.name == "nifti" else image.decode_stack(source)
         return voxels if volume_values == "stored" else volume.normalise_volume(voxels)
     if found.name not in _PICTURES:
-        return video.decode_video(source)
+        return video.decode_video(source, found.name)
     return image.decode_picture(source, found.name, allowed)
 
 
@@ -228,7 +228,7 @@ def _probe_one(source: Source, found: Format, allowed: tuple[Modality, ...]) -> 
     if found.name == "nifti":
         return MediaInfo(Modality.VOLUME, volume.read_header(source))
     if found.name not in _PICTURES:
-        return MediaInfo(Modality.VIDEO, video.read_header(source))
+        return MediaInfo(Modality.VIDEO, video.read_header(source, found.name))
     picture = image.read_header(source, found.name)
     chosen = image.chosen_modality(picture.num_frames, allowed)
     size = (picture.height, picture.width)

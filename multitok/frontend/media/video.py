@@ -1,7 +1,8 @@
 """Video files by PyAV (`pip install 'multitok[video]'`): MP4, MOV, Matroska, WebM, AVI, MPEG -> uint8 [T, H, W, 3].
 
-Every frame of the first video stream, in presentation order; timing, sound and rotation flags are dropped.
-Decoded by one thread, so that the frames do not depend on the machine. Animated PNG, WebP and GIF are `image.py`'s.
+Every stored frame of the first video stream, in presentation order; timing (so the repeats of a variable frame rate),
+sound and rotation flags are dropped. Decoded by one thread, so that the frames do not depend on the machine. Animated
+PNG, WebP and GIF are the matter of `image.py`.
 
 Shape letters: T frames, H rows, W columns.
 """
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 
 from multitok.errors import InputError, MediaError, MissingExtraError
 from multitok.frontend.media.source import Source, check_size, guarded
+from multitok.frontend.media.whole import check_whole
 
 
-def read_header(source: Source) -> tuple[int, int, int]:
-    """Frames and size: from the container where it announces them, else by counting the packets.
+def read_header(source: Source, format_name: str) -> tuple[int, int, int]:
+    """Frames and size. The frames are counted, not decoded: what containers announce is often a duration.
 
     Args:
         source: Where the bytes are.
+        format_name: `Format.name` of the container.
 
     Returns:
         T, H, W.
@@ -33,17 +36,18 @@ def read_header(source: Source) -> tuple[int, int, int]:
         MediaError: Not a video.
         MissingExtraError: PyAV is not installed.
     """
-    with source.open() as file, _opened(source, file) as (container, stream):
-        num_frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+    with source.open() as file, _opened(source, file, format_name) as (container, stream):
+        num_frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
         _check(source, num_frames, stream.height, stream.width)
         return num_frames, stream.height, stream.width
 
 
-def decode_video(source: Source) -> NDArray[np.uint8]:
+def decode_video(source: Source, format_name: str) -> NDArray[np.uint8]:
     """All frames of a video.
 
     Args:
         source: Where the bytes are.
+        format_name: `Format.name` of the container.
 
     Returns:
         [T, H, W, 3] uint8.
@@ -53,8 +57,8 @@ def decode_video(source: Source) -> NDArray[np.uint8]:
         MediaError: Cut short or damaged.
         MissingExtraError: PyAV is not installed.
     """
-    with source.open() as file, _opened(source, file) as (container, stream):
-        announced, height, width = stream.frames, stream.height, stream.width
+    with source.open() as file, _opened(source, file, format_name) as (container, stream):
+        height, width = stream.height, stream.width
         frames: list[NDArray[np.uint8]] = []
         for frame in container.decode(stream):
             _check(source, len(frames) + 1, frame.height, frame.width)
@@ -63,17 +67,15 @@ def decode_video(source: Source) -> NDArray[np.uint8]:
                     f"{source.name}: frame {len(frames)} is {frame.width} x {frame.height}, not {width} x {height}"
                 )
             frames.append(frame.to_ndarray(format="rgb24"))
-        if len(frames) < announced:
-            raise MediaError(
-                f"{source.name}: video is cut short or damaged: {announced:,} frames announced, {len(frames):,} found"
-            )
         if not frames:
             raise InputError(f"{source.name}: the video has no frames")
         return np.stack(frames)
 
 
 @contextmanager
-def _opened(source: Source, file: BinaryIO) -> Iterator[tuple[Any, Any]]:
+def _opened(source: Source, file: BinaryIO, format_name: str) -> Iterator[tuple[Any, Any]]:
+    with guarded(source.name, "video"):
+        check_whole(source.name, file, format_name)
     try:
         import av
     except ImportError as error:

@@ -9,6 +9,9 @@
 | WAV    | the data chunk (or RF64's ds64) with the file; a stream's 2^32 - 1 passes    |
 | AIFF   | every chunk with the file                                                    |
 | Ogg    | every page with the file                                                     |
+| AVI    | every RIFF chunk of the outermost level with the file                        |
+| MP4    | every box of the outermost level with the file                               |
+| MKV    | the segment's size with the file; a stream's "unknown" passes                |
 
 The other formats' decoders compare announced with found themselves, or the reader does it afterwards.
 """
@@ -171,6 +174,48 @@ def _check_ogg(name: str, file: BinaryIO) -> None:
         position = end
 
 
+def _check_avi(name: str, file: BinaryIO) -> None:
+    size_of_file = file.seek(0, 2)
+    position = 0
+    while _at(file, position, 4) == b"RIFF":
+        position += 8 + int.from_bytes(file.read(4), "little")
+        if position > size_of_file:
+            raise MediaError(f"{name}: AVI video is cut short: {position:,} bytes announced, {size_of_file:,} found")
+
+
+def _check_iso(name: str, file: BinaryIO) -> None:
+    size_of_file = file.seek(0, 2)
+    position = 0
+    while len(header := _at(file, position, 16)) >= 8:
+        size = int.from_bytes(header[:4], "big")
+        size = int.from_bytes(header[8:], "big") if size == 1 else size or size_of_file - position  # 0: to the end
+        if size < 8 or position + size > size_of_file:
+            raise MediaError(
+                f"{name}: MP4 video is cut short or damaged: box {header[4:8]!r} at byte {position:,} announces "
+                f"{size:,} bytes, {size_of_file - position:,} are there"
+            )
+        position += size
+
+
+def _check_matroska(name: str, file: BinaryIO) -> None:
+    size_of_file = file.seek(0, 2)
+    position = 4  # behind the id of the EBML header
+    for _ in ("header", "segment"):
+        first = int.from_bytes(_at(file, position, 1), "big")
+        width = 9 - first.bit_length()  # a size's length in bytes is told by its leading zeros
+        size = int.from_bytes(_at(file, position, width), "big") & ~(1 << 7 * width)
+        if first == 0 or position + width > size_of_file:
+            raise MediaError(f"{name}: Matroska video is cut short or damaged at byte {position:,}")
+        if size == (1 << 7 * width) - 1:
+            return
+        position += width + size
+        if position > size_of_file:
+            raise MediaError(
+                f"{name}: Matroska video is cut short: {position:,} bytes announced, {size_of_file:,} found"
+            )
+        position += 4
+
+
 def _at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
     file.seek(position)
     return file.read(num_bytes)
@@ -184,4 +229,7 @@ _CHECKS = {
     "wav": _check_wav,
     "aiff": _check_aiff,
     "ogg": _check_ogg,
+    "avi": _check_avi,
+    "iso": _check_iso,
+    "matroska": _check_matroska,
 }
