@@ -198,7 +198,10 @@ def _decode(source: Source, found: Format, allowed: tuple[Modality, ...], volume
     if Modality.AUDIO in allowed:
         return audio.decode_audio(source, found.name)
     if found.name == "nifti" or allowed == (Modality.VOLUME,):
-        voxels = volume.decode_nifti(source) if found.name == "nifti" else image.decode_stack(source)
+        if found.name == "nifti":
+            voxels = volume.decode_nifti(source)
+        else:
+            voxels = volume.as_volume(source.name, image.decode_stack(source))
         return voxels if volume_values == "stored" else volume.normalise_volume(voxels)
     if found.name not in _PICTURES:
         return video.decode_video(source, found.name)

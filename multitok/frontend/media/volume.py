@@ -74,7 +74,8 @@ def decode_nifti(source: Source) -> NDArray[np.float32]:
     # On disk x runs fastest, so the C order of [Z, Y, X] is the order of the file.
     stored = np.frombuffer(data, header.dtype, num_voxels, header.data_offset).reshape(header.shape)
     if header.slope != 1.0 or header.intercept != 0.0:
-        return as_volume(source.name, stored.astype(np.float64) * header.slope + header.intercept)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name below
+            stored = stored.astype(np.float64) * header.slope + header.intercept
     return as_volume(source.name, stored)
 
 

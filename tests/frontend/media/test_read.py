@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from multitok.errors import InputError
+from multitok.frontend import media
 from multitok.frontend.media import MediaInfo, modalities_of, modality_of, probe, probe_records, read, records
 from multitok.protocol import Modality, Waveform
 from tests.frontend.media import samples
@@ -156,3 +160,17 @@ def test_prose_may_begin_like_a_binary_format(prose: str) -> None:
 def test_a_missing_file_is_the_usual_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "absent.png")
+
+
+def test_importing_loads_no_decoder() -> None:
+    code = (
+        "import sys, multitok.frontend.media; "
+        "print([name for name in ('PIL', 'soundfile', 'av', 'torch', 'scipy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_public_names_are_the_ones_listed() -> None:
+    public = {name for name, value in vars(media).items() if name[0] != "_" and not isinstance(value, ModuleType)}
+    # The function `read` hides the module of that name.
+    assert set(media.__all__) == public

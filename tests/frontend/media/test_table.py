@@ -63,7 +63,7 @@ def test_letters_before_the_first_title_are_a_record() -> None:
     assert list(records(b"ACGT\n>b\nT\n", "a.fa")) == [("", "ACGT"), ("b", "T")]
 
 
-@given(st.lists(st.tuples(st.from_regex(r"\A[a-z0-9]{1,8}\Z"), st.from_regex(r"\A[ACGTNacgtn*-]{1,99}\Z")), min_size=1))
+@given(st.lists(st.tuples(st.text("abz019", min_size=1), st.text("ACGTNacgtn*-", min_size=1)), min_size=1))
 def test_fasta_round_trip(items: list[tuple[str, str]]) -> None:
     text = "".join(
         f">{name} x\n" + "".join(letters[i : i + 7] + "\n" for i in range(0, len(letters), 7))

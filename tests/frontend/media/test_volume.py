@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from PIL import Image
 
+from multitok.errors import InputError
 from multitok.frontend.media import normalise_volume, probe, read
 from multitok.protocol import Modality
-from tests.frontend.media.samples import nifti, npy, npz, picture, volume
+from tests.frontend.media.samples import encoded_image, nifti, npy, npz, picture, volume
 
 CODES = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "i1": 256, "u2": 512, "u4": 768, "i8": 1024, "u8": 1280}
 
@@ -44,6 +46,16 @@ def test_nifti_slope_and_intercept() -> None:
     assert np.array_equal(read(data, "a.nii", volume_values="stored"), volume() * 0.5 - 10)
     unscaled = nifti(volume().astype("i2"), code=4, slope=0.0, intercept=-10.0)
     assert np.array_equal(read(unscaled, "a.nii", volume_values="stored"), volume())
+
+
+def test_pages_of_floats_are_scaled_and_checked_like_any_volume() -> None:
+    pages = [Image.fromarray(page) for page in volume()]
+    data = encoded_image(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert np.array_equal(read(data, "a.tif", modality=Modality.VOLUME), normalise_volume(volume()))
+    pages[2] = Image.fromarray(np.full((5, 6), np.nan, np.float32))
+    data = encoded_image(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match=r"voxel \[2, 0, 0\] is nan"):
+        read(data, "a.tif", modality=Modality.VOLUME)
 
 
 def test_a_series_of_one_volume_is_a_volume() -> None:
