@@ -11,7 +11,7 @@ damaged or hostile is refused with an `InputError` or a `MediaError` that names 
 """
 
 from multitok.frontend.media.kinds import modalities_of
-from multitok.frontend.media.read import (
+from multitok.frontend.media.reader import (
     MediaInfo,
     Raw,
     modality_of,
@@ -22,7 +22,7 @@ from multitok.frontend.media.read import (
 )
 from multitok.frontend.media.source import Limits
 from multitok.frontend.media.volume import normalise_volume
-from multitok.frontend.media.write import write
+from multitok.frontend.media.writer import write
 
 __all__ = [
     "Limits",

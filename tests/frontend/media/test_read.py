@@ -172,5 +172,4 @@ def test_importing_loads_no_decoder() -> None:
 
 def test_the_public_names_are_the_ones_listed() -> None:
     public = {name for name, value in vars(media).items() if name[0] != "_" and not isinstance(value, ModuleType)}
-    # The function `read` hides the module of that name.
     assert set(media.__all__) == public

@@ -30,7 +30,7 @@ from multitok.frontend.media.kinds import extension_of
 from multitok.protocol import Modality, Waveform
 
 if TYPE_CHECKING:
-    from multitok.frontend.media.read import Raw
+    from multitok.frontend.media.reader import Raw
 
 _LINE_LETTERS = 60
 
