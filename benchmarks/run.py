@@ -1,0 +1,50 @@
+"""Every number that the documentation states, measured now: `python benchmarks/run.py [NAME ...]`
+
+Runs the scripts below one after the other and writes their tables to docs/benchmarks.md. With names, runs only
+those and keeps the other tables as they are.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+SCRIPTS = {
+    "startup": "Starting",
+    "prepare": "Raw sources to token shards",
+    "prepare_memory": "Memory of a job",
+    "loader": "Shards to packed batches",
+    "tokenizers": "Tokenizers, one core",
+}
+HEAD = """# Benchmarks
+
+Every table is printed by the script named above it; `make bench` runs them all and writes this page. Peers run in the
+same process run as ours, in turns; figures are medians. The machine was shared with other work: compare ratios.
+"""
+
+
+def main() -> None:
+    """Run the scripts and write the page."""
+    wanted = sys.argv[1:] or list(SCRIPTS)
+    sections = _read()
+    for name in wanted:
+        print(f"benchmarks/{name}.py", flush=True)
+        command = [sys.executable, str(HERE / f"{name}.py")]
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        sections[name] = f"## {SCRIPTS[name]}\n\n`python benchmarks/{name}.py`\n\n{out.strip()}\n"
+        page = "\n".join([HEAD, *(sections[key] for key in SCRIPTS if key in sections)])
+        PAGE.write_text(page, encoding="utf-8")
+
+
+def _read() -> dict[str, str]:
+    """Sections of the page as it is, by the script that printed them."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    parts = ["## " + part for part in text.split("\n## ")[1:]]
+    return {name: part for part in parts for name in SCRIPTS if f"benchmarks/{name}.py`" in part}
+
+
+if __name__ == "__main__":
+    main()
