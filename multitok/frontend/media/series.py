@@ -12,6 +12,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+from array import array
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,26 +38,38 @@ def decode_table(source: Source) -> NDArray[np.float32]:
         InputError: No numbers, or one that is infinite or too large for float32.
         MediaError: Not UTF-8, rows of different lengths, or a cell that is no number.
     """
-    text = source.read_text().removeprefix("\ufeff")
-    rows = _rows(source, text)
-    values = [[_number(cell) for cell in row] for _, row in rows]
-    drops_first = _holds_words(values)
-    if rows and None in values[0][drops_first:]:
-        rows, values = rows[1:], values[1:]
-    if not rows:
-        raise InputError(f"{source.name}: the table has no rows of numbers")
-    if drops_first and len(values[0]) == 1:
-        raise MediaError(f"{source.name}: the table has one column, and it holds no numbers ({rows[0][1][0]!r})")
-    table = np.empty((len(rows), len(values[0]) - drops_first))
-    for n, ((line, cells), row) in enumerate(zip(rows, values, strict=True)):
-        for column, value in enumerate(row[drops_first:], start=drops_first):
+    rows = _rows(source)
+    top = [_number(cell) for cell in next(rows, (0, []))[1]]
+    numbers = array("d")  # of all rows below the top one, flat: a list of lists would take ten times the memory
+    num_rows = num_labels = 0
+    first_label = (0, "")
+    for line, cells in rows:
+        if len(cells) != len(top):
+            raise MediaError(
+                f"{source.name}: line {line} has {len(cells)} cells, the first row {len(top)}; "
+                "a series has the same channels in every row"
+            )
+        for column, cell in enumerate(cells):
+            value = _number(cell)
+            if value is None and column:
+                raise _not_a_number(source, line, column, cell)
             if value is None:
-                raise MediaError(
-                    f"{source.name}: line {line}, column {column + 1}: {cells[column]!r} is not a number; only the "
-                    "first row (names) and the first column (times) may hold words"
-                )
-            table[n, column - drops_first] = value
-    return as_series(source.name, table)
+                first_label = first_label if num_labels else (line, cell)
+                num_labels += 1
+            numbers.append(math.nan if value is None else value)
+        num_rows += 1
+    # Of one row alone, a word before numbers is a label, and words only are a header without rows.
+    is_labelled = num_labels == num_rows if num_rows else len(top) > 1 and top[0] is None and None not in top[1:]
+    if num_labels and not is_labelled:
+        raise _not_a_number(source, first_label[0], 0, first_label[1])
+    if is_labelled and num_rows and len(top) == 1:
+        raise MediaError(f"{source.name}: the table has one column, and it holds no numbers ({first_label[1]!r})")
+    table = np.array(numbers, dtype=np.float64).reshape(num_rows, len(top))
+    if top and None not in top[is_labelled:]:
+        table = np.concatenate([np.array([top], dtype=np.float64), table])
+    if not len(table):
+        raise InputError(f"{source.name}: the table has no rows of numbers")
+    return as_series(source.name, table[:, is_labelled:])
 
 
 def as_series(name: str, values: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -83,43 +97,32 @@ def as_series(name: str, values: NDArray[np.generic]) -> NDArray[np.float32]:
     return series
 
 
-def _rows(source: Source, text: str) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not blank, all of one length."""
+def _rows(source: Source) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every row that is not blank."""
+    text = source.read_text().removeprefix("\ufeff")
     first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if extension_of(source.name) == "tsv" else delimiter
-    )
-    rows: list[tuple[int, list[str]]] = []
+    if extension_of(source.name) == "tsv":
+        delimiter = "\t"
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for cells in reader:
             if len(cells) > 1 or "".join(cells).strip():
-                rows.append((reader.line_num, cells))  # noqa: PERF401  # line_num is that of this very step
+                yield reader.line_num, cells
     except csv.Error as error:
         raise MediaError(f"{source.name}: line {reader.line_num}: {error}") from error
-    for line, cells in rows:
-        if len(cells) != len(rows[0][1]):
-            raise MediaError(
-                f"{source.name}: line {line} has {len(cells)} cells, the first row {len(rows[0][1])}; "
-                "a series has the same channels in every row"
-            )
-    return rows
 
 
-def _holds_words(values: list[list[float | None]]) -> bool:
-    """True where the first column is to be dropped: no row below the first has a number in it."""
-    if len(values) > 1:
-        return all(row[0] is None for row in values[1:])
-    # Of one row alone, a word before numbers is a label, and words only are a header without rows.
-    return bool(values) and len(values[0]) > 1 and values[0][0] is None and None not in values[0][1:]
+def _not_a_number(source: Source, line: int, column: int, cell: str) -> MediaError:
+    return MediaError(
+        f"{source.name}: line {line}, column {column + 1}: {cell!r} is not a number; only the first row (names) and "
+        "the first column (times) may hold words"
+    )
 
 
 def _number(cell: str) -> float | None:
-    word = cell.strip()
-    if word.lower() in _MISSING:
-        return math.nan
     try:
         # Python's own extras ("1_000") are not numbers in a table.
-        return None if "_" in word else float(word)
+        return None if "_" in cell else float(cell)
     except ValueError:
-        return None
+        return math.nan if cell.strip().lower() in _MISSING else None
