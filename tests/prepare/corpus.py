@@ -31,7 +31,7 @@ def build_vocabulary(folder: Path) -> Vocabulary:
         name="image",
     )
     multitok.save(tiny, folder / "image-tiny", card="# tiny\n")
-    return Vocabulary.build(["text-bytes", "series-16", "dmel-80hz", str(folder / "image-tiny")])
+    return Vocabulary.build(["text-bytes", "sequence-kmer", "series-16", "dmel-80hz", str(folder / "image-tiny")])
 
 
 def png(seed: int, height: int = 16, width: int = 24) -> bytes:

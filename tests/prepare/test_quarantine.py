@@ -29,16 +29,16 @@ def _bad_files() -> dict[str, tuple[bytes, str, str]]:
     nan = sound(4, subtype="FLOAT", samples=np.array([0.0, np.nan, 0.1] * 100))
     return {
         "bomb.png": (bomb(), "InputError", "60"),
-        "cut.flac": (sound(2, "FLAC")[:2000], "MediaError", "cut short"),
-        "cut.jpg": (jpeg(2)[:600], "MediaError", "cut short"),
+        "cut.flac": (sound(2, "FLAC")[:2000], "MediaError", "cannot be decoded as FLAC audio"),
+        "cut.jpg": (jpeg(2)[:-40], "MediaError", "truncated"),
         "cut.png": (png(2)[:700], "MediaError", "cut short"),
         "cut.wav": (sound(2)[:3000], "MediaError", "cut short"),
         "empty.png": (b"", "InputError", "empty"),
         "empty.txt": (b"", "InputError", "empty"),
         "latin.txt": ("Füße".encode("latin-1"), "MediaError", "not UTF-8"),
         "letters.fa": (b">one\nAC!GT\n", "InputError", "!"),
-        "nan.wav": (nan, "InputError", "NaN"),
-        "rate.wav": (bytes(broken_rate), "MediaError", "rate"),
+        "nan.wav": (nan, "InputError", "sample 1 is nan"),
+        "rate.wav": (bytes(broken_rate), "InputError", "a sample rate of 0 Hz"),
         "really-a.png": (sound(5), "MediaError", "holds RIFF/WAVE audio"),
         "words.csv": (b"a,b\n1,two\n", "MediaError", "two"),
     }
@@ -53,7 +53,7 @@ def test_every_bad_file_is_quarantined_and_the_good_ones_are_not(vocabulary: Voc
     good = {"a.png": png(1), "b.jpg": jpeg(1), "c.wav": sound(1), "d.flac": sound(1, "FLAC"), "z.txt": b"the end"}
     for name, data in good.items():
         (root / name).write_bytes(data)
-    (root / "unreadable.txt").symlink_to(root / "z.txt")
+    (root / "linked.txt").symlink_to(root / "z.txt")
     report = inline([root], vocabulary, tmp_path / "out", error_budget=len(bad))
     found = quarantined(tmp_path / "out")
     assert set(found) == {f"data/{name}" + ("#one" if name == "letters.fa" else "") for name in bad}
@@ -62,7 +62,7 @@ def test_every_bad_file_is_quarantined_and_the_good_ones_are_not(vocabulary: Voc
         assert got[0] == error, (name, got)
         assert words in got[1], (name, got)
         assert str(tmp_path) not in got[1]
-    assert {sequence.id for sequence in ShardSet(tmp_path / "out")} == {f"data/{n}" for n in [*good, "unreadable.txt"]}
+    assert {sequence.id for sequence in ShardSet(tmp_path / "out")} == {f"data/{n}" for n in [*good, "linked.txt"]}
     assert report.num_quarantined == len(bad)
 
 
