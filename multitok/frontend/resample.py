@@ -34,9 +34,7 @@ def to_mono(wave: Waveform, sample_rate_hz: int) -> NDArray[np.float32]:
     """
     check_samples(wave)
     samples = wave.samples
-    mono = samples[0]
-    if samples.shape[0] > 1:
-        mono = samples.mean(axis=0)
+    mono: NDArray[np.float32] = samples[0] if samples.shape[0] == 1 else samples.mean(axis=0)
     if wave.sample_rate_hz == sample_rate_hz:
         return mono
     import soxr

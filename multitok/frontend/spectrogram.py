@@ -42,7 +42,7 @@ class MelSpectrogram:
     Args:
         sample_rate_hz: Rate of the samples.
         hop_length: Samples from one frame to the next.
-        window_length: Samples in a frame, a multiple of `hop_length`; its window is Hann's.
+        window_length: Samples in a frame, a multiple of `hop_length` and an even number longer; Hann's window.
         fft_length: At least `window_length`; frames are filled up with zeros.
         num_mels: Bands, on Slaney's mel scale from 0 Hz to half the rate, each a triangle of area 1.
 
@@ -57,10 +57,11 @@ class MelSpectrogram:
     num_mels: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.hop_length < self.window_length <= self.fft_length or self.window_length % self.hop_length:
+        ordered = 0 < self.hop_length < self.window_length <= self.fft_length
+        if not ordered or self.window_length % self.hop_length or (self.window_length - self.hop_length) % 2:
             raise SpecError(
                 f"hop_length={self.hop_length}, window_length={self.window_length}, fft_length={self.fft_length}: "
-                "give 0 < hop < window <= FFT, the window a multiple of the hop"
+                "give 0 < hop < window <= FFT, the window a multiple of the hop and an even number longer"
             )
         if self.num_mels < 1 or not self._filters.any(axis=1).all():
             raise SpecError(
@@ -94,8 +95,8 @@ class MelSpectrogram:
     def invert(self, energies: NDArray[np.floating[Any]], num_samples: int, iterations: int) -> NDArray[np.float32]:
         """Samples whose energies come close to `energies`, by fast Griffin-Lim from one fixed set of phases.
 
-        Long sound is made in tiles of TILE_FRAMES; each goes on from the samples of the one before it, so memory
-        stays bounded and no seam is heard.
+        Long sound is made in tiles of TILE_FRAMES, each with so much context that its samples are those of the
+        whole, so memory stays bounded and there is no seam.
 
         Args:
             energies: [F, M], >= 0.
@@ -118,13 +119,15 @@ class MelSpectrogram:
                 f"give [{num_frames}, {self.num_mels}]"
             )
         hop = self.hop_length
-        margin = 2 * self.window_length // hop
-        samples = np.zeros(num_frames * hop, np.float32)
+        # One iteration carries a frame's influence to those that share samples with it, and no further.
+        context = (iterations + 1) * (self.window_length // hop - 1)
+        tiles = [np.zeros(0, np.float32)]
         for first in range(0, num_frames, TILE_FRAMES):
-            low, high = max(first - margin, 0), min(first + TILE_FRAMES + margin, num_frames)
-            known = samples[low * hop : first * hop].copy()
-            samples[low * hop : high * hop] = self._griffin_lim(self._magnitudes(energies[low:high]), known, iterations)
-        return samples[:num_samples]
+            last = min(first + TILE_FRAMES, num_frames)
+            low, high = max(first - context, 0), min(last + context, num_frames)
+            tile = self._griffin_lim(self._magnitudes(energies[low:high]), low, iterations)
+            tiles.append(tile[(first - low) * hop : (last - low) * hop])
+        return np.concatenate(tiles)[:num_samples]
 
     def _magnitudes(self, energies: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         # [F, S]: the non-negative spectrum whose bands have these energies, by Lee and Seung's multiplicative
@@ -135,29 +138,27 @@ class MelSpectrogram:
         spectrum = (given / filters.sum(axis=1)) @ (filters / np.maximum(filters.sum(axis=0), SMALLEST))
         for _ in range(NNLS_ITERATIONS):
             spectrum *= wanted / np.maximum((spectrum @ filters.T) @ filters, SMALLEST)
-        return np.sqrt(spectrum)
+        return np.asarray(np.sqrt(spectrum))
 
-    def _griffin_lim(
-        self, magnitudes: NDArray[np.float32], known: NDArray[np.float32], iterations: int
-    ) -> NDArray[np.float32]:
-        # Samples [F * hop] with these magnitudes [F, S], the first of which are `known` already.
-        turns = np.random.default_rng(0).random(magnitudes.shape, np.float32)
-        spectrum = magnitudes * np.exp(np.complex64(2j * np.pi) * turns)
+    def _griffin_lim(self, magnitudes: NDArray[np.float32], first: int, iterations: int) -> NDArray[np.float32]:
+        # Samples [F * hop] with these magnitudes [F, S]; frame `first + i` starts from the same phases in any tile.
+        generator = np.random.PCG64(0)
+        generator.advance(first * magnitudes.shape[1])
+        turns = np.random.Generator(generator).random(magnitudes.shape)
+        spectrum = magnitudes * np.exp(2j * np.pi * turns).astype(np.complex64)
         consistent = np.zeros_like(spectrum)
-        for _ in range(iterations):
-            samples = self._overlap_add(spectrum)
-            samples[: known.size] = known
-            before, consistent = consistent, np.fft.rfft(self._frames(np.pad(samples, self._lead)), self.fft_length)
-            ahead = consistent + MOMENTUM * (consistent - before) if before.any() else consistent
+        for iteration in range(iterations):
+            padded = np.pad(self._overlap_add(spectrum), self._lead)
+            before, consistent = consistent, np.fft.rfft(self._frames(padded), self.fft_length)
+            ahead = consistent + MOMENTUM * (consistent - before) if iteration else consistent
             spectrum = magnitudes * (ahead / np.maximum(np.abs(ahead), SMALLEST))
-        samples = self._overlap_add(spectrum)
-        samples[: known.size] = known
-        return samples
+        return self._overlap_add(spectrum)
 
     def _frames(self, padded: NDArray[Any]) -> NDArray[Any]:
         # [F, window] windowed frames of samples with `_lead` more on either side.
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.window_length)[:: self.hop_length]
-        return frames * self._window.astype(padded.dtype)
+        windowed: NDArray[Any] = frames * self._window.astype(padded.dtype)
+        return windowed
 
     def _overlap_add(self, spectrum: NDArray[Any]) -> NDArray[np.float32]:
         # Samples [F * hop]: the inverse of `_frames` by least squares.
@@ -170,7 +171,7 @@ class MelSpectrogram:
         for j in range(num_hops):
             total[j : j + len(frames)] += frames[:, j]
             weight[j : j + len(frames)] += squares[j]
-        samples = (total / np.maximum(weight, SMALLEST)).reshape(-1)
+        samples: NDArray[np.float32] = (total / np.maximum(weight, SMALLEST)).reshape(-1)
         return samples[self._lead : self._lead + len(frames) * hop]
 
     @property
