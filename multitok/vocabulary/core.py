@@ -186,14 +186,18 @@ class Vocabulary(IdSpace):
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Read what `save` wrote.
+    def load(cls, name_or_path: str | os.PathLike[str]) -> Vocabulary:
+        """Read what `save` wrote, or a vocabulary that comes with the package.
 
+        Args:
+            name_or_path: A shipped vocabulary's name, "base", or a JSON file's path; write "./base" for a file of
+                such a name.
         Raises:
             VocabularyError: As in `from_json`, or the file cannot be read; names the file.
         """
+        path = checkpoint.shipped_vocabularies().get(os.fspath(name_or_path), Path(name_or_path))
         try:
-            return cls.from_json(read_json(Path(path)))
+            return cls.from_json(read_json(path))
         except VocabularyError as error:
             text = str(error)
             raise type(error)(text if text.startswith(str(path)) else f"{path}: {text}") from error
