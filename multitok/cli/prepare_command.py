@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+LIMITS = ("max_bytes", "max_text_bytes", "max_pixels", "max_frames", "max_audio_s")
 
-def _size(_: click.Context, __: click.Parameter, text: str) -> int:
-    """ "64M" -> bytes."""
+
+def parse_size(text: str) -> int:
+    """ "64M" -> 67108864."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         raise click.BadParameter(f"{text!r}: write a size such as 64M or 1.5G")
@@ -26,6 +28,17 @@ def _budget(_: click.Context, __: click.Parameter, text: str) -> float | int:
         raise click.BadParameter(f"{text!r}: write a share (1% or 0.01) or a number of items (20)") from None
 
 
+def _limits(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int]:
+    """["max_text_bytes=1G"] -> {"max_text_bytes": 2**30}."""
+    limits = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if key not in LIMITS:
+            raise click.BadParameter(f"{key!r}: the limits are {', '.join(LIMITS)}")
+        limits[key] = _size(_, __, text)
+    return limits
+
+
 @click.command(name="prepare")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--vocab", required=True, help="Vocabulary file, or a shipped one: base.")
@@ -35,8 +48,17 @@ def _budget(_: click.Context, __: click.Parameter, text: str) -> float | int:
 @click.option("--use", multiple=True, metavar="WHAT=NAME", help="Tokenizer for a modality or file ending; repeatable.")
 @click.option("--template", type=click.Path(path_type=Path, exists=True), help="JSON file: how documents are written.")
 @click.option("--group-by-stem", is_flag=True, help="Files of a folder with one stem are one document.")
-@click.option("--shard-size", callback=_size, default="64M", show_default=True, help="Input bytes per shard.")
+@click.option(
+    "--shard-size",
+    callback=lambda _, __, text: parse_size(text),
+    default="64M",
+    show_default=True,
+    help="Input bytes per shard.",
+)
 @click.option("--error-budget", callback=_budget, default="1%", show_default=True, help="Share or number of bad items.")
+@click.option(
+    "--limit", "limits", callback=_limits, multiple=True, metavar="NAME=SIZE", help="How large an item may be."
+)
 @click.option("--progress/--no-progress", default=None, help="Live bar. [on a terminal]")
 def command(
     sources: tuple[Path, ...],
@@ -49,6 +71,7 @@ def command(
     group_by_stem: bool,
     shard_size: int,
     error_budget: float | int,
+    limits: dict[str, int],
     progress: bool | None,
 ) -> None:
     """Turn SOURCES (folders, files, .jsonl or .parquet documents, WebDataset .tar) into token shards in OUT.
@@ -63,6 +86,7 @@ def command(
 
     from multitok.cli import choose
     from multitok.cli.tables import human_bytes, human_count, print_table
+    from multitok.frontend.media import Limits
     from multitok.interleave import Template
     from multitok.prepare import prepare
 
@@ -77,6 +101,7 @@ def command(
         group_by_stem=group_by_stem,
         shard_bytes=shard_size,
         error_budget=error_budget,
+        limits=Limits(**limits),
         progress=progress,
     )
     rows = [
