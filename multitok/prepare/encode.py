@@ -7,13 +7,14 @@ batches' bounds do not show in the output.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from multitok.errors import InputError
+from multitok.errors import InputError, JobError
 from multitok.frontend.media import Limits, modalities_of, records
 from multitok.interleave import Document, Interleaver, Segment, Template, TokenSequence
 from multitok.prepare.quarantine import is_items_fault, reject
@@ -147,13 +148,24 @@ class ItemEncoder:
             if size > self._limits.max_text_bytes:
                 raise InputError(f"the {wanted} has {size:,} bytes; the limit is {self._limits.max_text_bytes:,}")
             return size, iter([("", part.tokenizer, part.content)])
-        data = part.content if isinstance(part.content, bytes) else self._bytes_of(part.content)
+        data = part.content if isinstance(part.content, bytes) else self._bytes_of(part.content, part.num_bytes)
         found = records(data, part.name, modality=wanted, limits=self._limits)
         return len(data), ((record, part.tokenizer or self._route(part.name, raw), raw) for record, raw in found)
 
-    def _bytes_of(self, path: Path) -> bytes:
-        with path.open("rb") as file:
-            data = file.read(self._limits.max_bytes + 1)
+    def _bytes_of(self, path: Path, planned: int | None) -> bytes:
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(self._limits.max_bytes + 1) if planned in (None, size) else b""
+        except FileNotFoundError:
+            if planned is None:
+                raise
+            size, data = -1, b""
+        if planned not in (None, size):
+            now = "is gone" if size < 0 else f"has {size} bytes"
+            raise JobError(
+                f"{path} had {planned} bytes when the job was planned and {now} now: bring it back as it was"
+            )
         if len(data) > self._limits.max_bytes:
             raise InputError(f"{path.name}: the limit is max_bytes={self._limits.max_bytes:,}")
         return data

@@ -25,7 +25,7 @@ from multitok.prepare.executors import EXECUTORS, Failure
 from multitok.prepare.lock import job_lock
 from multitok.prepare.plan import PLAN, Plan, check_plan, make_plan
 from multitok.prepare.progress import Progress
-from multitok.prepare.quarantine import DEFAULT_BUDGET, check_budget
+from multitok.prepare.quarantine import DEFAULT_BUDGET, Budget
 from multitok.prepare.report import JobReport, Work
 from multitok.prepare.sources import Source, open_sources
 from multitok.prepare.worker import JobContext, make_routing
@@ -120,7 +120,10 @@ def prepare(
         )
         workers = 1 if executor == "inline" else min(workers, max(1, len(todo)))
         work: dict[Modality, Work] = {}
-        check_budget(folder, _ordered(shards), error_budget, finished=not todo)
+        budget = Budget(folder, error_budget)
+        for info in shards.values():
+            budget.add(info)
+        budget.check(finished=not todo)
         if todo:
             done_bytes = sum(plan.num_bytes(number) for number in shards)
             total_bytes = done_bytes + sum(plan.num_bytes(number) for number in todo)
@@ -139,7 +142,8 @@ def prepare(
                     for modality, spent in result.items():
                         work[modality] = work.get(modality, Work()) + spent
                     bar.finish_shard(plan.num_bytes(number))
-                    check_budget(folder, _ordered(shards), error_budget, finished=len(shards) == len(plan.shards))
+                    budget.add(shards[number])
+                    budget.check(finished=len(shards) == len(plan.shards))
             if failures:
                 raise _job_error(folder, failures, len(shards), len(plan.shards))
         if not (folder / MANIFEST).exists():

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+_TICK_S = 0.1
+
 
 class Progress:
     """Shows shards, documents, tokens, tokens a second and the time left.
@@ -22,7 +24,7 @@ class Progress:
         self._num_bytes, self._done_bytes = num_bytes, done_bytes
         self._bar: Any = None
         self._task: Any = None
-        self._started = time.monotonic()
+        self._started = self._next_tick = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self.shown:
@@ -52,7 +54,8 @@ class Progress:
 
     def tick(self, num_documents: int, num_tokens: int) -> None:
         """Show what this run has written so far."""
-        if self._bar is not None:
+        if self._bar is not None and time.monotonic() >= self._next_tick:
+            self._next_tick = time.monotonic() + _TICK_S
             rate = num_tokens / max(time.monotonic() - self._started, 1e-9)
             counts = f"{num_documents:,} documents  {num_tokens:,} tokens  {rate:,.0f} tokens/s"
             self._bar.update(self._task, counts=counts)

@@ -12,7 +12,7 @@ import errno
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from multitok.errors import (
@@ -123,43 +123,61 @@ def quarantine_name(shard: int) -> str:
     return f"{shard_name(shard)}.quarantine.jsonl"
 
 
-def read_quarantine(out: Path, shards: Sequence[ShardInfo]) -> Iterator[Rejected]:
-    """The rejected items of finished shards, in order."""
+def read_quarantine(out: Path, shards: Iterable[int]) -> Iterator[Rejected]:
+    """The rejected items of shards that have some, in order."""
     for shard in shards:
-        if num_quarantined(shard):
-            with (out / quarantine_name(shard.index)).open(encoding="utf-8") as lines:
-                for line in lines:
-                    yield Rejected(**json.loads(line))
+        with (out / quarantine_name(shard)).open(encoding="utf-8") as lines:
+            for line in lines:
+                yield Rejected(**json.loads(line))
 
 
-def check_budget(out: Path, shards: Sequence[ShardInfo], budget: float, *, finished: bool) -> None:
-    """Raise if more items failed than allowed.
+class Budget:
+    """How many items may end in quarantine before the job stops.
 
     Args:
         out: The output folder.
-        shards: Commit records of the shards written so far.
-        budget: An int is a number of items; a float from 0 to 1 a share of them.
-        finished: These are all shards.
-    Raises:
-        JobError: Says how many failed, the commonest reasons, and where they are.
+        allowed: An int is a number of items; a float from 0 to 1 a share of them.
     """
-    failed = sum(num_quarantined(shard) for shard in shards)
-    total = failed + sum(shard.num_documents for shard in shards)
-    allowed = budget if isinstance(budget, int) else max(ALWAYS_ALLOWED, int(budget * total))
-    nothing_left = finished and failed == total and isinstance(budget, float) and budget < 1
-    if failed <= allowed and not nothing_left:
-        return
-    kinds: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    for rejected in read_quarantine(out, shards):
-        kinds[rejected.error] += 1
-        examples.setdefault(rejected.error, f"{rejected.id}: {rejected.message}")
-    reasons = "; ".join(f"{count} x {error} (first: {examples[error]})" for error, count in kinds.most_common(3))
-    raise JobError(
-        f"{failed} of {total} items could not be encoded, more than error_budget={budget} allows: "
-        f"{reasons}. All are listed in {out}/shard-*.quarantine.jsonl; what is done is kept. If they may be left "
-        "out, run the same command with a larger error budget; if not, repair the sources and use a new folder"
-    )
+
+    def __init__(self, out: Path, allowed: float) -> None:
+        self._out = out
+        self._allowed = allowed
+        self._shards: list[int] = []
+        self._failed = self._total = 0
+
+    def add(self, shard: ShardInfo) -> None:
+        """Count a finished shard."""
+        failed = num_quarantined(shard)
+        self._failed += failed
+        self._total += failed + shard.num_documents
+        if failed:
+            self._shards.append(shard.index)
+
+    def check(self, *, finished: bool) -> None:
+        """Raise if more items failed than allowed.
+
+        Args:
+            finished: No shard is left to do.
+        Raises:
+            JobError: Says how many failed, the commonest reasons, and where they are.
+        """
+        share = isinstance(self._allowed, float)
+        allowed = max(ALWAYS_ALLOWED, self._allowed * self._total) if share else self._allowed
+        nothing_left = finished and self._failed == self._total and share and self._allowed < 1
+        if self._failed <= allowed and not nothing_left:
+            return
+        kinds: Counter[str] = Counter()
+        examples: dict[str, str] = {}
+        for rejected in read_quarantine(self._out, sorted(self._shards)):
+            kinds[rejected.error] += 1
+            examples.setdefault(rejected.error, f"{rejected.id}: {rejected.message}")
+        reasons = "; ".join(f"{count} x {error} (first: {examples[error]})" for error, count in kinds.most_common(3))
+        raise JobError(
+            f"{self._failed} of {self._total} items could not be encoded, more than error_budget={self._allowed} "
+            f"allows: {reasons}. All are listed in {self._out}/shard-*.quarantine.jsonl; what is done is kept. If they "
+            "may be left out, run the same command with a larger error budget; if not, repair the sources and use a "
+            "new folder"
+        )
 
 
 def _readable(text: str) -> str:

@@ -390,3 +390,38 @@ def test_ids_equal_those_of_the_pieces_put_together_by_hand(
     by_hand = Interleaver(vocabulary).encode(multitok.Document((multitok.Segment(name, codes),)))
     (found,) = (sequence for sequence in ShardSet(undisturbed) if sequence.id == "mixed/part-2/002.txt")
     assert np.array_equal(found.ids, by_hand.ids)
+
+
+def test_a_file_that_changes_while_the_job_runs_stops_it(
+    folder: Path, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "mixed"
+    shutil.copytree(folder, data)
+    write = Worker.write_shard
+    path = data / "part-2/026.txt"
+
+    def meddled(change: Any) -> Any:
+        def first(self: Worker, shard: int, advance: Any = None) -> Any:
+            change()
+            return write(self, shard, advance)
+
+        return first
+
+    monkeypatch.setattr(Worker, "write_shard", meddled(lambda: path.write_text("longer" * 100)))
+    with pytest.raises(JobError, match=r"026.txt had \d+ bytes when the job was planned and has 600 bytes now"):
+        inline([data], vocabulary, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(Worker, "write_shard", meddled(lambda: path.unlink(missing_ok=True)))
+    with pytest.raises(JobError, match=r"026.txt had 600 bytes when the job was planned and is gone now"):
+        inline([data], vocabulary, tmp_path / "out")
+
+
+def test_the_bar_shows_counts_only_when_asked(
+    folder: Path, vocabulary: Vocabulary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inline([folder], vocabulary, tmp_path / "quiet")
+    assert capsys.readouterr() == ("", "")
+    inline([folder], vocabulary, tmp_path / "shown", progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "100%" in shown.err

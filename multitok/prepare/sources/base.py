@@ -29,11 +29,13 @@ class Part:
         name: File name, which gives the format ("a.png"); for inline text only what messages call it.
         tokenizer: Name of the tokenizer in the vocabulary; None lets the content decide.
         content: `str` is inline text, `bytes` a file's content, `Path` a file to read.
+        num_bytes: Size that the plan recorded for the file; it must still have it. None where the plan did not see it.
     """
 
     name: str
     tokenizer: str | None
     content: str | bytes | Path
+    num_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,12 +85,12 @@ class FolderSource(Source):
             while offset < part.stop:
                 line = lines.readline()
                 offset += len(line)
-                names = [name for name, _ in json.loads(line)]
-                yield self._item(root, names)
+                yield self._item(root, json.loads(line))
 
-    def _item(self, root: Path, names: list[str]) -> Item:
-        place = _stem(names[0]) if self.group_by_stem else names[0]
-        parts = tuple(Part(name, None, root / name) for name in names)
+    def _item(self, root: Path, files: list[tuple[str, int]]) -> Item:
+        first = files[0][0]
+        place = _stem(first) if self.group_by_stem else first
+        parts = tuple(Part(name, None, root / name, num_bytes) for name, num_bytes in files)
         return Item(f"{self.label}/{place}", self.label, place, parts, by_record=not self.group_by_stem)
 
     def _kept(self, group: list[_File], findings: Findings) -> list[_File]:
