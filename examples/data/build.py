@@ -133,6 +133,11 @@ def write_fasta(name: str, items: list[tuple[str, str]]) -> None:
     (HERE / "sequences" / name).write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
+def sequence(file: str, name: str) -> str:
+    """Residues of one record of a file written above."""
+    return dict(records(HERE / "sequences" / file))[name]
+
+
 def write_documents(transcripts: dict[str, str]) -> None:
     """Documents that mix modalities, one JSON object a line."""
     documents = {
@@ -149,7 +154,7 @@ def write_documents(transcripts: dict[str, str]) -> None:
         "speech-1": [{"audio": "sounds/speech-russian-1.wav"}, {"text": transcripts["ru_0003"]}],
         "speech-2": [{"text": transcripts["ru_0006"]}, {"audio": "sounds/speech-russian-2.wav"}],
         "music": [
-            {"text": "A piano chord, then harmonics on a guitar."},
+            {"text": "A piano, then harmonics played on a guitar."},
             {"audio": "sounds/piano.flac"},
             {"audio": "sounds/guitar.flac"},
         ],
@@ -164,6 +169,11 @@ def write_documents(transcripts: dict[str, str]) -> None:
         "walking": [
             {"text": "Acceleration at ankle, thigh and trunk of a walking person, 64 samples a second."},
             {"series": "series/walking.csv"},
+        ],
+        "genes": [
+            {"text": "The beginning of the human TP53 gene, then a protein of the thioredoxin family."},
+            {"dna": sequence("tp53-primates.fa", "Human")[:1_200]},
+            {"protein": sequence("proteins.faa", "135765")},
         ],
     }
     lines = [
