@@ -27,7 +27,7 @@ from multitok.train.patches import train_patch_tokenizer
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "image": {"patch": (8, 8), "latent_dim": 32, "max_patches": 600_000},
-    "video": {"patch": (4, 8, 8), "latent_dim": 48, "max_patches": 300_000},
+    "video": {"patch": (4, 8, 8), "latent_dim": 64, "max_patches": 300_000},
     "volume": {"patch": (4, 4, 4), "latent_dim": 24, "max_patches": 300_000, "window": (0.0, 1.0)},
 }
 CODEBOOK_SIZES = (1024, 1024, 1024, 1024)

@@ -32,6 +32,13 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 def patch_grid(extent: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ...]:
     """Number of patches along each axis, the padded last ones included.
 
+    Args:
+        extent: Size of the array along each axis.
+        patch: Size of a patch along each axis.
+
+    Returns:
+        The grid: each extent over its patch size, rounded up.
+
     Raises:
         ShapeError: `extent` and `patch` differ in length.
     """

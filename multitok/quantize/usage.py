@@ -9,7 +9,14 @@ from multitok.errors import CodeRangeError, InputError
 
 
 def usage(codes: NDArray[np.int32], codebook_size: int) -> float:
-    """Share of the codebook's codes that occur in `codes`, from 0 to 1.
+    """Share of the codebook's codes that occur in `codes`.
+
+    Args:
+        codes: Integers of any shape, of one codebook.
+        codebook_size: How many codes there are.
+
+    Returns:
+        From 1 / codebook_size (one code only) to 1 (every code).
 
     Raises:
         InputError: There are no codes.
@@ -19,7 +26,14 @@ def usage(codes: NDArray[np.int32], codebook_size: int) -> float:
 
 
 def perplexity(codes: NDArray[np.int32], codebook_size: int) -> float:
-    """exp of the entropy of the codes' frequencies: from 1 (one code only) to `codebook_size` (all alike).
+    """How many equally frequent codes would carry as much: exp of the entropy of the codes' frequencies.
+
+    Args:
+        codes: Integers of any shape, of one codebook.
+        codebook_size: How many codes there are.
+
+    Returns:
+        From 1 (one code only) to `codebook_size` (all alike).
 
     Raises:
         InputError: There are no codes.

@@ -124,7 +124,13 @@ class PatchRvq(TokenizerBase[NDArray[Any]]):
         return self._quantizer
 
     def encode(self, raw: NDArray[Any], /) -> Codes:
-        """Codes [K, *grid] of one raw array.
+        """Codes of one raw array.
+
+        Args:
+            raw: As the subclass says; any memory layout.
+
+        Returns:
+            Codes [K, *grid]; the grid is each raw size over the patch size, rounded up.
 
         Raises:
             ShapeError: `raw` has another rank, dtype or number of channels.
@@ -143,6 +149,12 @@ class PatchRvq(TokenizerBase[NDArray[Any]]):
 
     def decode(self, codes: Codes, /) -> NDArray[Any]:
         """The raw array that `codes` stand for.
+
+        Args:
+            codes: All K codebooks over the grid that belongs to their extent.
+
+        Returns:
+            The raw array, its padding cropped.
 
         Raises:
             ShapeError: `codes` does not have K codebooks over the grid axes, or its grid does not fit its extent.

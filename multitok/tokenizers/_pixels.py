@@ -41,6 +41,10 @@ class PixelPatch(PatchRvq):
 def check_pixels(raw: NDArray[Any], axes: tuple[str, ...]) -> None:
     """Raise unless `raw` is uint8 [*axes, 3], with a hint for the usual mistakes.
 
+    Args:
+        raw: What a caller gave.
+        axes: Names of all axes but the last.
+
     Raises:
         ShapeError: Another type, dtype, rank or number of channels.
     """

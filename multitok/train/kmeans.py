@@ -69,6 +69,13 @@ def train_residual_kmeans(
         seed: Fixes every start, and with it the result.
         iterations: Passes over the vectors for each codebook.
         finish: Applied to each codebook before its residual is taken (rounding, for instance).
+
+    Returns:
+        A quantiser of these codebooks.
+
+    Raises:
+        SpecError: A size or `iterations` is below 1, or there is no size.
+        InputError: There are no vectors, or one is not finite.
     """
     residual = vectors
     codebooks: list[NDArray[np.float32]] = []

@@ -37,7 +37,8 @@ def train_patch_tokenizer(
     seed: int = 0,
     max_patches: int = 400_000,
     iterations: int = 20,
-    **options: Any,
+    name: str | None = None,
+    window: Sequence[float] | None = None,
 ) -> PatchRvq:
     """Train a patch tokenizer: principal components of the patches, then residual k-means on the latents.
 
@@ -50,10 +51,14 @@ def train_patch_tokenizer(
         seed: Fixes the sample and every start; the same raws and seed give the same tokenizer.
         max_patches: Patches to train on, drawn evenly from all; bounds the memory.
         iterations: k-means passes for each codebook.
-        options: Further arguments of the tokenizer (`name`, a volume's `window`).
+        name: Name inside a vocabulary; None takes the modality's.
+        window: (low, high) intensities of volumes, for them only; None takes (0, 1).
+
+    Returns:
+        A new tokenizer.
 
     Raises:
-        SpecError: Another modality, or a size that cannot be.
+        SpecError: Another modality, a size that cannot be, or a window for pixels.
         InputError: There are no raws.
     """
     cls = CLASSES.get(Modality(modality))
@@ -62,6 +67,9 @@ def train_patch_tokenizer(
     length = math.prod(patch) * cls.channels
     if not 1 <= latent_dim <= length:
         raise SpecError(f"latent_dim={latent_dim}: patches of {tuple(patch)} allow 1 to {length}")
+    if window is not None and cls is not VolumePatch:
+        raise SpecError(f"window={list(window)}: only volumes have one, pixels range from 0 to 255")
+    options: dict[str, Any] = {"name": name} | ({} if window is None else {"window": window})
     # A tokenizer with an all-zero basis checks the raws and turns patches into levels, as the trained one will.
     blank = _build(cls, np.zeros((length, 1)), [np.zeros((1, 1), np.float32)], patch, options)
     patches = _sample(blank, raws, max_patches, np.random.default_rng(seed))

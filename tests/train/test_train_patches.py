@@ -103,6 +103,8 @@ def test_wrong_arguments() -> None:
         train_patch_tokenizer(Modality.AUDIO, [], patch=(8,), **SMALL)
     with pytest.raises(SpecError, match=r"latent_dim=13: .* allow 1 to 12"):
         train_patch_tokenizer("image", [], patch=(2, 2), codebook_sizes=(4,), latent_dim=13)
+    with pytest.raises(SpecError, match="only volumes have one"):
+        train_patch_tokenizer("image", [], patch=(8, 8), window=(0, 1), **SMALL)
     with pytest.raises(InputError, match="no raw items"):
         train_patch_tokenizer("image", [], patch=(8, 8), **SMALL)
     with pytest.raises(ShapeError, match="gray pixels"):
