@@ -27,8 +27,10 @@ def to_mono(wave: Waveform, sample_rate_hz: int) -> NDArray[np.float32]:
     Args:
         wave: Any number of channels, any rate.
         sample_rate_hz: The wanted rate.
+
     Returns:
         [num_resampled(N)] float32.
+
     Raises:
         InputError: No sample, a sample that is not finite, or samples far beyond full scale.
     """
@@ -50,8 +52,11 @@ def to_mono(wave: Waveform, sample_rate_hz: int) -> NDArray[np.float32]:
 def check_samples(wave: Waveform) -> None:
     """Raise unless every sample is finite and on the scale of sound.
 
+    Args:
+        wave: What to look at.
+
     Raises:
-        InputError: As `to_mono`.
+        InputError: No sample, a sample that is not finite, or samples far beyond full scale.
     """
     samples = wave.samples
     if samples.shape[1] == 0:

@@ -96,7 +96,13 @@ class AudioDMel(TokenizerBase[Waveform]):
         return Codes(values, (samples.size,))
 
     def decode(self, codes: Codes, /) -> Waveform:
-        """Mono sound of exactly N samples whose mel energies are the codes' levels; finite.
+        """Mono sound whose mel energies come close to the codes' levels.
+
+        Args:
+            codes: [K, F] with extent (N,), F = ceil(N / hop_length).
+
+        Returns:
+            One channel of exactly N samples at the tokenizer's rate; finite.
 
         Raises:
             ShapeError: The grid does not fit the extent, or the codes are not of this kind.

@@ -114,7 +114,13 @@ class SeriesBins(TokenizerBase[NDArray[np.float32]]):
         return Codes(codes, (num_rows, num_channels))
 
     def decode(self, codes: Codes, /) -> NDArray[np.float32]:
-        """float32 [N, C], NaN where the value is missing, finite elsewhere, whatever the codes.
+        """The series that the codes stand for.
+
+        Args:
+            codes: [K, T, C] with extent (N, C), T = ceil(N / W).
+
+        Returns:
+            [N, C] float32, NaN where the value is missing, finite elsewhere, whatever the codes.
 
         Raises:
             ShapeError: The grid does not fit the extent, or the codes are not of this kind.
