@@ -32,10 +32,10 @@ def _limits(context: click.Context, option: click.Parameter, pairs: tuple[str, .
     """["max_text_bytes=1G"] -> {"max_text_bytes": 2**30}."""
     limits = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
+        key, _, text = pair.partition("=")
         if key not in LIMITS:
             raise click.BadParameter(f"{key!r}: the limits are {', '.join(LIMITS)}")
-        limits[key] = _size(_, __, text)
+        limits[key] = parse_size(text)
     return limits
 
 
