@@ -25,7 +25,8 @@ from multitok.protocol import Codes, Modality, Tokenizer, Waveform
 from multitok.vocabulary import Vocabulary
 
 BATCH_ITEMS = 256
-BATCH_TEXT_CHARS = 2**22
+BATCH_SIZE = 2**22
+"""Characters of text waiting, and codes kept beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class _Pending:
     segments: list[tuple[str, Codes | str]] = field(default_factory=list)
     bytes_in: dict[Modality, int] = field(default_factory=dict)
     error: Exception | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters and codes it holds."""
+        return sum(len(value) if isinstance(value, str) else value.num_tokens for _, value in self.segments)
 
 
 class ItemEncoder:
@@ -84,29 +90,31 @@ class ItemEncoder:
             MultitokError, OSError, MemoryError: What is not the item's fault.
         """
         batch: list[_Pending | Rejected] = []
-        num_chars = 0
+        size = 0
         for root, item in items:
             if isinstance(item, Rejected):
                 batch.append(item)
             else:
                 entries = self._begin(item, root)
                 batch += entries
-                num_chars += sum(len(text) for entry in entries for _, text in entry.segments if isinstance(text, str))
-            if len(batch) >= BATCH_ITEMS or num_chars >= BATCH_TEXT_CHARS:
+                size += sum(entry.size for entry in entries)
+            if len(batch) >= BATCH_ITEMS or size >= BATCH_SIZE:
                 yield from self._finish(batch)
-                batch, num_chars = [], 0
+                batch, size = [], 0
         yield from self._finish(batch)
 
     def _begin(self, item: Item, root: Path) -> list[_Pending]:
         """Read an item, and encode what is not text: one entry, or one for each record of a file."""
-        whole = _Pending(item, root)
+        # What waits for its batch needs no raw bytes any more.
+        waiting = replace(item, parts=())
+        whole = _Pending(waiting, root)
         entries = [] if item.by_record else [whole]
         try:
             for part in item.parts:
                 for record, name, value, num_bytes in self._segments(part):
                     entry = whole
                     if item.by_record:
-                        entry = _Pending(replace(item, id=f"{item.id}#{record}" if record else item.id), root)
+                        entry = _Pending(replace(waiting, id=f"{item.id}#{record}" if record else item.id), root)
                         entries.append(entry)
                     if isinstance(value, Exception):
                         entry.error = entry.error or value

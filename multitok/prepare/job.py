@@ -21,7 +21,7 @@ from pathlib import Path
 from multitok.errors import JobError
 from multitok.frontend.media import Limits
 from multitok.interleave import Interleaver, Template
-from multitok.prepare.executors import EXECUTORS, Failure
+from multitok.prepare.executors import EXECUTORS, Executor, Failure
 from multitok.prepare.lock import job_lock
 from multitok.prepare.plan import PLAN, Plan, check_plan, make_plan
 from multitok.prepare.progress import Progress
@@ -90,7 +90,8 @@ def prepare(
     template, limits, use = template or Template(), limits or Limits(), dict(use or {})
     Interleaver(vocabulary, template)  # a template that does not fit shows here, before any work
     routing = make_routing(vocabulary, use)
-    paths = tuple(Path(source).resolve() for source in sources)
+    # Not resolved: what a link points at may have another name, and with it another kind and label.
+    paths = tuple(Path(os.path.abspath(source)) for source in sources)
     opened = open_sources(paths, routing, group_by_stem=group_by_stem)
     settings: dict[str, Json] = {
         "vocabulary": vocabulary.fingerprint,
@@ -104,51 +105,28 @@ def prepare(
     folder = Path(out).resolve()
     _check_place(folder, opened)
     folder.mkdir(parents=True, exist_ok=True)
+    context = JobContext(
+        out=folder,
+        vocabulary=vocabulary.to_json(),
+        sources=paths,
+        use=use,
+        group_by_stem=group_by_stem,
+        template=template.to_json(),
+        limits=limits,
+    )
     with job_lock(folder):
         plan = _planned(opened, settings, shard_bytes, folder, vocabulary)
         _clean(folder)
         shards = {number: info for number in range(len(plan.shards)) if (info := ShardInfo.load(folder, number))}
-        todo = [number for number in range(len(plan.shards)) if number not in shards]
-        context = JobContext(
-            out=folder,
-            vocabulary=vocabulary.to_json(),
-            sources=paths,
-            use=use,
-            group_by_stem=group_by_stem,
-            template=template.to_json(),
-            limits=limits,
+        num_before = len(shards)
+        workers = 1 if executor == "inline" else min(workers, max(1, len(plan.shards) - num_before))
+        work = _write_shards(
+            context, plan, shards, Budget(folder, error_budget), EXECUTORS[executor], workers, progress
         )
-        workers = 1 if executor == "inline" else min(workers, max(1, len(todo)))
-        work: dict[Modality, Work] = {}
-        budget = Budget(folder, error_budget)
-        for info in shards.values():
-            budget.add(info)
-        budget.check(finished=not todo)
-        if todo:
-            done_bytes = sum(plan.num_bytes(number) for number in shards)
-            total_bytes = done_bytes + sum(plan.num_bytes(number) for number in todo)
-            with (
-                Progress(total_bytes, done_bytes, progress) as bar,
-                closing(
-                    EXECUTORS[executor](context, todo, workers=workers, tick=bar.tick if bar.shown else None)
-                ) as finished,
-            ):
-                failures: dict[int, Failure] = {}
-                for number, result in finished:
-                    if isinstance(result, Failure):
-                        failures[number] = result
-                        continue
-                    shards[number] = _committed(folder, number)
-                    for modality, spent in result.items():
-                        work[modality] = work.get(modality, Work()) + spent
-                    bar.finish_shard(plan.num_bytes(number))
-                    budget.add(shards[number])
-                    budget.check(finished=len(shards) == len(plan.shards))
-            if failures:
-                raise _job_error(folder, failures, len(shards), len(plan.shards))
+        ordered = [shards[number] for number in range(len(plan.shards))]
         if not (folder / MANIFEST).exists():
             Manifest.build(
-                _ordered(shards),
+                ordered,
                 tokenizers={name: entry.fingerprint for name, entry in vocabulary.entries.items()},
                 vocab_size=vocabulary.vocab_size,
                 vocabulary=vocabulary.fingerprint,
@@ -157,13 +135,53 @@ def prepare(
             ).save(folder)
     return JobReport.build(
         folder,
-        _ordered(shards),
+        ordered,
         work,
         skipped=plan.skipped,
-        new_shards=len(todo),
+        new_shards=len(ordered) - num_before,
         seconds=time.monotonic() - started,
         workers=workers,
     )
+
+
+def _write_shards(
+    context: JobContext,
+    plan: Plan,
+    shards: dict[int, ShardInfo],
+    budget: Budget,
+    executor: Executor,
+    workers: int,
+    progress: bool | None,
+) -> dict[Modality, Work]:
+    """Write the shards that are missing from `shards`, adding each to it; returns the work done."""
+    for info in shards.values():
+        budget.add(info)
+    todo = [number for number in range(len(plan.shards)) if number not in shards]
+    budget.check(finished=not todo)
+    if not todo:
+        return {}
+    work: dict[Modality, Work] = {}
+    failures: dict[int, Failure] = {}
+    done_bytes = sum(plan.num_bytes(number) for number in shards)
+    total_bytes = done_bytes + sum(plan.num_bytes(number) for number in todo)
+    with (
+        Progress(total_bytes, done_bytes, progress) as bar,
+        # Closed here, not when it happens to be collected: workers have to be gone before the lock is.
+        closing(executor(context, todo, workers=workers, tick=bar.tick if bar.shown else None)) as finished,
+    ):
+        for number, result in finished:
+            if isinstance(result, Failure):
+                failures[number] = result
+                continue
+            shards[number] = _committed(context.out, number)
+            for modality, spent in result.items():
+                work[modality] = work.get(modality, Work()) + spent
+            bar.finish_shard(plan.num_bytes(number))
+            budget.add(shards[number])
+            budget.check(finished=len(shards) == len(plan.shards))
+    if failures:
+        raise _job_error(context.out, failures, len(shards), len(plan.shards))
+    return work
 
 
 def _check_arguments(
@@ -185,7 +203,7 @@ def _check_arguments(
 
 def _check_place(folder: Path, sources: Iterable[Source]) -> None:
     for source in sources:
-        if source.kind == "folder" and (folder == source.path or source.path in folder.parents):
+        if source.kind == "folder" and source.path.resolve() in (folder, *folder.parents):
             raise JobError(
                 f"out={folder} lies inside the source {source.path}: a second run would take the shards for input; "
                 "give a folder elsewhere"
@@ -232,10 +250,6 @@ def _committed(folder: Path, number: int) -> ShardInfo:
     if info is None:
         raise JobError(f"{folder}: {shard_name(number)} was reported as written, but its commit record is gone")
     return info
-
-
-def _ordered(shards: Mapping[int, ShardInfo]) -> list[ShardInfo]:
-    return [shards[number] for number in sorted(shards)]
 
 
 def _job_error(folder: Path, failures: Mapping[int, Failure], num_done: int, num_shards: int) -> JobError:

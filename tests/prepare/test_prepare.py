@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_batches_do_not_show(
     folder: Path, vocabulary: Vocabulary, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("multitok.prepare.encode.BATCH_ITEMS", 3)
-    monkeypatch.setattr("multitok.prepare.encode.BATCH_TEXT_CHARS", 50)
+    monkeypatch.setattr("multitok.prepare.encode.BATCH_SIZE", 50)
     inline([folder], vocabulary, tmp_path / "out")
     assert fingerprint_of(tmp_path / "out") == fingerprint_of(undisturbed)
 
@@ -425,3 +426,27 @@ def test_the_bar_shows_counts_only_when_asked(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "100%" in shown.err
+
+
+def test_a_link_to_a_source_keeps_its_own_name(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "blob-1234", [{"text": "x"}])
+    (tmp_path / "docs.jsonl").symlink_to(tmp_path / "blob-1234")
+    inline([tmp_path / "docs.jsonl"], vocabulary, tmp_path / "out")
+    assert [sequence.id for sequence in ShardSet(tmp_path / "out")] == ["docs.jsonl:0"]
+
+
+def test_a_batch_holds_no_raw_bytes_of_what_waits(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    from multitok.prepare.encode import ItemEncoder
+    from multitok.prepare.sources import Item, Part
+    from multitok.prepare.worker import make_routing
+
+    encoder = ItemEncoder(vocabulary, make_routing(vocabulary, {}), Template(), Limits())
+
+    def items() -> Any:
+        for number in range(9):
+            yield tmp_path, Item(str(number), "t.tar", "", (Part("x.png", None, png(number)),))
+            alive.append(sum(isinstance(each, Part) for each in gc.get_objects()))
+
+    alive: list[int] = []
+    assert len(list(encoder.encode(items()))) == 9
+    assert set(alive) == {alive[0]}, "items that wait for their batch keep their parts"

@@ -3,7 +3,8 @@
     {"id": "a1", "segments": [{"text": "A cat."}, {"image": "cats/1.png"}, {"text": "And a dog."}]}
     {"id": "a1", "text": "A cat.", "image": "cats/1.png"}        segments in the order of the keys
 
-Keys are modalities or tokenizer names; in the flat form other keys are ignored. Text and biological sequences
+Keys are modalities or tokenizer names; in the flat form other keys are ignored. A document with a segment that no
+tokenizer takes is refused, never shortened. Text and biological sequences
 stand in place; everything else is a path relative to the JSONL's own folder, which it may not leave.
 A slice is a byte range that starts and ends at line starts, found by seeking: planning does not read the file.
 """
