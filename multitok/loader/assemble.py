@@ -31,6 +31,7 @@ IGNORE_LABEL = -100
 NO_DOCUMENT = -1
 STRUCTURE = "structure"
 MODALITY_IDS: dict[str, int] = {STRUCTURE: 0} | {modality.value: k for k, modality in enumerate(Modality, start=1)}
+_PADDING = len(MODALITY_IDS)  # inside this module: what has no weight in the loss
 
 
 @dataclass(frozen=True)
@@ -67,51 +68,58 @@ class Assembler:
             raise SpecError(
                 f"loss_weights={dict(loss_weights)}: give numbers >= 0 for any of {', '.join(MODALITY_IDS)}"
             )
-        self._weights = np.ones(len(MODALITY_IDS), np.float32)
+        self._weights = np.ones(len(MODALITY_IDS) + 1, np.float32)
         for word, weight in loss_weights.items():
             self._weights[MODALITY_IDS[str(word)]] = weight
+        self._weights[_PADDING] = 0
 
     def __call__(self, pieces: Pieces) -> dict[str, NDArray[Any]]:
         """All fields, flat: [N] each, and cu_seqlens [P + 1]."""
         ends = np.cumsum(pieces.length)
-        starts = ends - pieces.length
         total = int(ends[-1])
-        ids = np.empty(total, np.int64)
-        labels = np.empty(total, np.int64)
+        ids, labels, positions = (np.empty(total, np.int64) for _ in range(3))
+        count = np.arange(int(pieces.length.max()))
         runs = _Runs()
-        cut: list[tuple[int, int]] = []  # tokens whose label lies beyond the piece, and the label's modality
-        for start, document, offset, length in zip(
-            starts.tolist(), pieces.document.tolist(), pieces.offset.tolist(), pieces.length.tolist(), strict=True
+        last_label: list[int] = []  # modality of each piece's last label, which is the token after the piece
+        start = 0
+        for document, offset, length in zip(
+            pieces.document.tolist(), pieces.offset.tolist(), pieces.length.tolist(), strict=True
         ):
             last = start + length - 1
+            positions[start : last + 1] = count[:length]
             if document == NO_DOCUMENT:
                 ids[start : last + 1] = self._pad_id
                 labels[start : last + 1] = IGNORE_LABEL
-                runs.add(0, length)
-                continue
-            tokens, table, first, end = self._corpus.read(document)
-            ids[start : last + 1] = tokens[offset : offset + length]
-            labels[start:last] = ids[start + 1 : last + 1]
-            runs.add_spans(table, first, end, offset, offset + length)
-            if offset + length < len(tokens):
-                labels[last] = tokens[offset + length]
-                label = _Runs()
-                label.add_spans(table, first, end, offset + length, offset + length + 1)
-                cut.append((last, int(label.expand()[0])))
+                runs.add(_PADDING, length)
+                last_label.append(_PADDING)
             else:
-                labels[last] = IGNORE_LABEL
-        modalities = runs.expand()
-        weights = np.empty(total, np.float32)
-        np.take(self._weights, modalities[1:], out=weights[:-1])
-        for token, modality in cut:
-            weights[token] = self._weights[modality]
-        weights[labels == IGNORE_LABEL] = 0
+                tokens, table, first, end = self._corpus.read(document)
+                after = offset + length
+                ids[start : last + 1] = tokens[offset:after]
+                labels[start:last] = ids[start + 1 : last + 1]
+                runs.add_spans(table, first, end, offset, after)
+                if after < len(tokens):
+                    labels[last] = tokens[after]
+                    label = _Runs()
+                    label.add_spans(table, first, end, after, after + 1)
+                    last_label.append(label.values[0])
+                else:
+                    labels[last] = IGNORE_LABEL
+                    last_label.append(_PADDING)
+            start = last + 1
+        values, counts = np.array(runs.values), np.array(runs.counts)
+        modalities = np.repeat(np.where(values == _PADDING, 0, values), counts)
+        # A label is the next token: the same runs, one token earlier. Only a piece's last label may be of another.
+        counts[0] -= 1
+        counts[-1] += 1
+        weights = np.repeat(self._weights[values], counts)
+        weights[ends - 1] = self._weights[last_label]
         return {
             "input_ids": ids,
             "labels": labels,
-            "position_ids": np.arange(total) - np.repeat(starts, pieces.length),
+            "position_ids": positions,
             "document_ids": np.repeat(pieces.document, pieces.length),
-            "modality_ids": modalities.astype(np.int64),
+            "modality_ids": modalities,
             "loss_weights": weights,
             "cu_seqlens": np.concatenate([[0], ends]).astype(np.int32),
         }
@@ -121,13 +129,13 @@ class _Runs:
     """Modality IDs, run-length encoded."""
 
     def __init__(self) -> None:
-        self._values: list[int] = []
-        self._counts: list[int] = []
+        self.values: list[int] = []
+        self.counts: list[int] = []
 
     def add(self, value: int, count: int) -> None:
         """Append `count` times `value`."""
-        self._values.append(value)
-        self._counts.append(count)
+        self.values.append(value)
+        self.counts.append(count)
 
     def add_spans(self, table: SpanTable, first: int, last: int, start: int, stop: int) -> None:
         """Append the modality of the tokens `start` to `stop` of a document with the spans `first` to `last`."""
@@ -148,7 +156,3 @@ class _Runs:
                 start = end
         if stop > start:
             self.add(0, stop - start)
-
-    def expand(self) -> NDArray[np.uint8]:
-        """One value per token."""
-        return np.repeat(np.array(self._values, np.uint8), self._counts)

@@ -34,7 +34,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
     try:
         size = os.fstat(handle).st_size
         if not size:  # the system refuses an empty map
-            return np.frombuffer(b"", np.uint8)
+            return np.zeros(0, np.uint8)
         address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, handle, 0)
         if address == _FAILED:
             number = ctypes.get_errno()

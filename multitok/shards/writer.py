@@ -134,7 +134,7 @@ class ShardWriter:
             raise ShardError(f"{self._folder / shard_name(self._index)}: this writer is closed; open a new one")
         try:
             self._segments.close()
-            write_index(self._files[1], np.frombuffer(self._lengths, np.int32), self._dtype)
+            write_index(self._files[1], np.array(self._lengths, np.int32), self._dtype)
             payload, index, segments = (file.finish() for file in self._files)
             info = ShardInfo(
                 index=self._index,

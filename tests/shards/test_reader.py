@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -127,3 +129,8 @@ def test_a_manifest_needs_all_shards_of_one_vocabulary(tmp_path: Path) -> None:
         Manifest.build(infos[1:2], **keys)
     with pytest.raises(FingerprintError, match=r"shard-00002 was written with vocabulary b .* manifest is of a"):
         Manifest.build(infos, **keys)
+
+
+def test_importing_costs_neither_pyarrow_nor_torch() -> None:
+    code = "import sys, multitok.shards; print(sorted({'pyarrow', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
