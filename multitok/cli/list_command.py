@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import click
@@ -42,4 +43,6 @@ def command(as_json: bool) -> None:
 
 
 def _sizes(sizes: tuple[int, ...]) -> str:
-    return f"{len(sizes)} x {sizes[0]}" if len(sizes) > 1 and len(set(sizes)) == 1 else ", ".join(map(str, sizes))
+    """(256, 256, 1110) -> "2 x 256, 1110"."""
+    runs = ((size, len(list(run))) for size, run in itertools.groupby(sizes))
+    return ", ".join(f"{count} x {size}" if count > 1 else str(size) for size, count in runs)
