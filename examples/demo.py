@@ -23,6 +23,7 @@ from multitok.protocol import Modality
 from multitok.shards import ShardSet
 
 FOLDERS = ("text", "photos", "sounds", "video", "volumes", "series", "sequences", "documents.jsonl")
+SHARD_BYTES = 2**20  # small, so that the samples make several shards and two workers share them
 
 
 def main() -> None:
@@ -37,7 +38,8 @@ def main() -> None:
 
     vocabulary = multitok.Vocabulary.load("base")
     sources = [arguments.data / name for name in FOLDERS]
-    report = prepare(sources, vocabulary, arguments.out / "shards", workers=arguments.workers)
+    shards = arguments.out / "shards"
+    report = prepare(sources, vocabulary, shards, workers=arguments.workers, shard_bytes=SHARD_BYTES)
     print_report(report)
     decode_one_of_each(report.out, vocabulary, arguments.out / "decoded")
 

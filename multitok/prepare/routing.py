@@ -1,8 +1,8 @@
 """Which tokenizer takes which file, key or column.
 
 A key is a modality's word ("image") or a tokenizer's name in the vocabulary ("dna"). Where a modality has
-several tokenizers, the one named like the modality takes it ("text" before "bytes"); else `use` has to say:
-{"sequence": "dna"}, or by file ending {".faa": "protein"}.
+several tokenizers, the one named like the modality takes it ("text" before "bytes"), "dna" takes sequences and
+"protein" takes .faa files; else `use` has to say: {"series": "fine"}, or by file ending {".tsv": "coarse"}.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from multitok.protocol import Modality
 INLINE = frozenset({Modality.TEXT, Modality.SEQUENCE})
 _PLAIN = frozenset({Modality.TEXT, Modality.SERIES, Modality.SEQUENCE})
 
+# Tokenizers of these names take these files without being told.
+CONVENTIONS = {"sequence": "dna", ".faa": "protein"}
+
 
 class Routing:
     """An immutable choice of tokenizers.
@@ -32,6 +35,8 @@ class Routing:
 
     def __init__(self, modalities: Mapping[str, Modality], use: Mapping[str, str]) -> None:
         self.modalities = dict(modalities)
+        told = {key: name for key, name in CONVENTIONS.items() if modalities.get(name) is Modality.SEQUENCE}
+        use = told | dict(use)
         words = [modality.value for modality in Modality]
         for key, name in use.items():
             if name not in self.modalities:
