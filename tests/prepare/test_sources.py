@@ -356,14 +356,24 @@ def test_sources_of_one_name_get_two_labels(tmp_path: Path) -> None:
 
 
 def test_routing_needs_a_choice_only_where_several_could_take_it() -> None:
-    two = {"dna": Modality.SEQUENCE, "protein": Modality.SEQUENCE, "text": Modality.TEXT, "bytes": Modality.TEXT}
+    two = {"fine": Modality.SERIES, "coarse": Modality.SERIES, "text": Modality.TEXT, "bytes": Modality.TEXT}
     routing = Routing(two, {})
-    assert (routing.of_key("text"), routing.of_key("bytes"), routing.of_key("protein")) == ("text", "bytes", "protein")
-    with pytest.raises(JobError, match=r"2 tokenizers of the vocabulary take sequence \(dna, protein\): say which"):
-        routing.takes_file("x.fa")
-    chosen = Routing(two, {"sequence": "dna", ".faa": "protein"})
-    assert chosen.of_content("x.fa", Modality.SEQUENCE) == "dna"
-    assert chosen.of_content("x.faa", Modality.SEQUENCE) == "protein"
+    assert (routing.of_key("text"), routing.of_key("bytes"), routing.of_key("coarse")) == ("text", "bytes", "coarse")
+    with pytest.raises(JobError, match=r"2 tokenizers of the vocabulary take series \(fine, coarse\): say which"):
+        routing.takes_file("x.csv")
+    chosen = Routing(two, {"series": "fine", ".tsv": "coarse"})
+    assert chosen.of_content("x.csv", Modality.SERIES) == "fine"
+    assert chosen.of_content("x.tsv", Modality.SERIES) == "coarse"
+
+
+def test_routing_sends_sequences_to_dna_and_faa_to_protein_unless_told() -> None:
+    both = {"dna": Modality.SEQUENCE, "protein": Modality.SEQUENCE}
+    names = ("x.fa", "x.faa")
+    assert [Routing(both, {}).of_content(name, Modality.SEQUENCE) for name in names] == ["dna", "protein"]
+    told = Routing(both, {"sequence": "protein", ".faa": "dna"})
+    assert [told.of_content(name, Modality.SEQUENCE) for name in names] == ["protein", "dna"]
+    # Only names of sequence tokenizers have that meaning.
+    assert Routing({"dna": Modality.TEXT}, {}).of_content("x.txt", Modality.TEXT) == "dna"
 
 
 @pytest.mark.parametrize(
