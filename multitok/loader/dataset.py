@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,21 @@ if TYPE_CHECKING:
     from multitok.vocabulary import Vocabulary
 
 STATE_VERSION = 1
+
+
+class _Stand(NamedTuple):
+    """Where a stream stands.
+
+    Args:
+        place: The place in the data.
+        num_rows: Rows given up to there.
+        turn: In a DataLoader worker that has given a batch: batches of other workers before its next one, and the
+            number of workers.
+    """
+
+    place: Place
+    num_rows: int
+    turn: tuple[int, int] | None
 
 
 class TokenShardDataset(Dataset[dict[str, Any]]):
@@ -95,7 +110,7 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
 
     With `DataLoader(dataset, batch_size=None, num_workers=n)` the workers take turns batch by batch, and the order is
     that of no workers. Workers read ahead, so then ask for the state *after a batch you have used*:
-    `dataset.state_dict(batch)`.
+    `dataset.state_dict(batch)`. torchdata's `StatefulDataLoader` keeps the workers' states itself.
 
     Args:
         folders: One folder with a `manifest.json`, or several of one vocabulary.
@@ -151,9 +166,8 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
             "seed": seed,
             "shuffle": shuffle,
         }
-        # Where an iteration starts, and where the latest one stands: each with the rows given up to there.
-        self._start: tuple[Place, int] = (START, 0)
-        self._reached = self._start
+        # Where an iteration starts, and where the latest one stands.
+        self._start = self._reached = _Stand(START, 0, None)
         # Shared with worker processes: once they read, this process no longer knows how far the training is.
         self._read_elsewhere = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -161,12 +175,20 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
         worker = get_worker_info()
         if worker is not None:
             self._read_elsewhere.fill_(1)
-        turn, turns = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        turns = 1 if worker is None else worker.num_workers
+        wait = 0 if worker is None else worker.id
+        if self._start.turn is not None:
+            wait, turns_then = self._start.turn
+            if worker is None or turns != turns_then:
+                raise LoaderError(
+                    f"the state is that of one of {turns_then} DataLoader workers, here are "
+                    f"{0 if worker is None else turns}: resume with as many, or from what state_dict(batch) returned"
+                )
         for number, (rows, place, num_rows) in enumerate(self._batches()):
-            if number % turns == turn:
+            if number % turns == wait:
                 batch = self._batch(rows)
                 batch["place"] = torch.tensor([*place, num_rows])
-                self._reached = (place, num_rows)
+                self._reached = _Stand(place, num_rows, None if worker is None else (turns - 1, turns))
                 yield batch
 
     def state_dict(self, batch: Mapping[str, Any] | None = None) -> dict[str, Json]:
@@ -177,10 +199,10 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
         Raises:
             LoaderError: DataLoader workers read the data, so only a batch can tell.
         """
-        place, num_rows = self._reached
+        stand = self._reached
         if batch is not None:
             epoch, position, carry, num_rows = (int(value) for value in batch["place"])
-            place = Place(epoch, position, carry)
+            stand = _Stand(Place(epoch, position, carry), num_rows, None)
         elif int(self._read_elsewhere) and get_worker_info() is None:
             raise LoaderError(
                 "DataLoader workers read ahead of the training, so this process does not know which batch was "
@@ -190,10 +212,11 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
             "version": STATE_VERSION,
             "data": self._corpus.fingerprint,
             "settings": dict(self._settings),
-            "epoch": place.epoch,
-            "position": place.position,
-            "carry": place.carry,
-            "rows": num_rows,
+            "epoch": stand.place.epoch,
+            "position": stand.place.position,
+            "carry": stand.place.carry,
+            "rows": stand.num_rows,
+            "turn": None if stand.turn is None else list(stand.turn),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -216,14 +239,15 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
                     "and skip others; open what the state was saved with, or start without it"
                 )
         place = Place(int(state["epoch"]), int(state["position"]), int(state["carry"]))
-        self._start = self._reached = (place, int(state["rows"]))
+        turn = None if state["turn"] is None else (int(state["turn"][0]), int(state["turn"][1]))
+        self._start = self._reached = _Stand(place, int(state["rows"]), turn)
         self._read_elsewhere.fill_(0)
 
     def _batches(self) -> Iterator[tuple[list[tuple[RowPlan, int]], Place, int]]:
         """This rank's rows of each global batch, the place after it, and the rows up to there."""
         per_rank = self._batch_size or 1
         size = per_rank * self._world_size
-        place, num_rows = self._start
+        place, num_rows, _ = self._start
         rows: list[tuple[RowPlan, int]] = []
         while self._epochs is None or place.epoch < self._epochs:
             plan = self._packer.plan(place)

@@ -265,3 +265,10 @@ def test_unfinished_shards_fail_at_once(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cut" / "manifest.json").unlink()
     with pytest.raises(ShardError, match="run the same prepare command again"):
         PackedDataset(tmp_path / "cut")
+
+
+def test_the_state_of_one_worker_is_not_that_of_all(folder: Path) -> None:
+    dataset = PackedDataset(folder, 16)
+    dataset.load_state_dict({**dataset.state_dict(), "turn": [1, 2]})  # as StatefulDataLoader saves it in a worker
+    with pytest.raises(LoaderError, match="that of one of 2 DataLoader workers, here are 0"):
+        next(iter(dataset))
