@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from multitok.errors import InputError
 from multitok.frontend.media import array, audio, image, sequence, series, video, volume
 from multitok.frontend.media.kinds import Format, modalities_of, resolve
-from multitok.frontend.media.source import Limits, Source, as_source
+from multitok.frontend.media.source import Data, Limits, Source, as_source
 from multitok.protocol import Modality, Waveform
 
 Raw: TypeAlias = "str | NDArray[np.uint8] | NDArray[np.float32] | Waveform"
@@ -52,7 +51,7 @@ class MediaInfo:
     sample_rate_hz: int | None = None
 
 
-def modality_of(name: str, data: bytes | Path | None = None, *, limits: Limits = DEFAULT_LIMITS) -> Modality | None:
+def modality_of(name: str, data: Data | None = None, *, limits: Limits = DEFAULT_LIMITS) -> Modality | None:
     """What a file holds: by its extension, or by its first bytes too where `data` is given.
 
     The name alone cannot tell a still from an animation, nor a volume from a series in a `.npy`: it gives the likely
@@ -76,7 +75,7 @@ def modality_of(name: str, data: bytes | Path | None = None, *, limits: Limits =
 
 
 def probe(
-    data: bytes | Path, name: str = "", *, modality: Modality | None = None, limits: Limits = DEFAULT_LIMITS
+    data: Data, name: str = "", *, modality: Modality | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> MediaInfo:
     """Modality, extent and sample rate of one item, without decoding it where its format allows.
 
@@ -99,7 +98,7 @@ def probe(
 
 
 def probe_records(
-    data: bytes | Path, name: str = "", *, modality: Modality | None = None, limits: Limits = DEFAULT_LIMITS
+    data: Data, name: str = "", *, modality: Modality | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[tuple[str, MediaInfo]]:
     """Id and `probe` of every record of a file: many for FASTA, one with the id "" for other files.
 
@@ -121,7 +120,7 @@ def probe_records(
 
 
 def read(
-    data: bytes | Path,
+    data: Data,
     name: str = "",
     *,
     modality: Modality | None = None,
@@ -151,7 +150,7 @@ def read(
 
 
 def records(
-    data: bytes | Path,
+    data: Data,
     name: str = "",
     *,
     modality: Modality | None = None,

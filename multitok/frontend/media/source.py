@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from multitok.errors import InputError, MediaError, MultitokError
 from multitok.frontend.media.kinds import HEAD_BYTES
+
+# The content itself, or the path of the file that holds it.
+Data: TypeAlias = "bytes | str | os.PathLike[str]"
 
 _CHUNK_BYTES = 1 << 20
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
@@ -184,8 +188,11 @@ def check_size(name: str, what: str, num_bytes: int, limits: Limits) -> None:
         )
 
 
-def as_source(data: bytes | Path, name: str, limits: Limits) -> Source:
+def as_source(data: Data, name: str, limits: Limits) -> Source:
     """Wrap what a caller gave; the name defaults to the path's."""
-    if not isinstance(data, (bytes, Path)):
-        raise InputError(f"data of type {type(data).__name__}: give bytes or a pathlib.Path")
-    return Source(data, name or (data.name if isinstance(data, Path) else "data"), limits)
+    if isinstance(data, (str, os.PathLike)):
+        path = Path(data)
+        return Source(path, name or path.name, limits)
+    if not isinstance(data, bytes):
+        raise InputError(f"data of type {type(data).__name__}: give bytes, or a path")
+    return Source(data, name or "data", limits)

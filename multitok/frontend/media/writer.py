@@ -44,7 +44,7 @@ class _Options:
 
 
 def write(
-    path: Path,
+    path: str | os.PathLike[str],
     modality: Modality,
     raw: Raw,
     *,
@@ -69,6 +69,7 @@ def write(
         InputError: The extension is not one this modality is written to, or `raw` is of the wrong type or shape.
     """
     writers = _WRITERS[modality]
+    path = Path(path)
     path = path if path.suffix else path.with_name(f"{path.name}.{next(iter(writers))}")
     extension = extension_of(path.name)
     if modality is not Modality.TEXT and (extension not in writers or path.suffix == ".gz"):

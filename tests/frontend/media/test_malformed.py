@@ -307,5 +307,5 @@ def test_the_header_alone_refuses_a_bomb() -> None:
 
 
 def test_data_must_be_bytes_or_a_path() -> None:
-    with pytest.raises(InputError, match=r"data of type str: give bytes or a pathlib\.Path"):
-        read("photo.png")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="data of type bytearray: give bytes, or a path"):
+        read(bytearray(b"x"))  # type: ignore[arg-type]
