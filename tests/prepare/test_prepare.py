@@ -186,7 +186,7 @@ def test_a_finished_job_is_left_as_it_is(
         ({"group_by_stem": True}, "group_by_stem was false, now true"),
         ({"template": Template(begin=None)}, "template was"),
         ({"limits": Limits(max_pixels=10)}, "limits was"),
-        ({"use": {"image": "image"}}, 'use was {}, now {"image": "image"}'),
+        ({"use": {"image": "image"}}, 'use was {"sequence": "dna"}, now {"image": "image", '),
     ],
 )
 def test_other_settings_are_refused(
