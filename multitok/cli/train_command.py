@@ -38,7 +38,8 @@ def bpe(paths: tuple[Path, ...], out: Path, name: str | None, vocab_size: int) -
     from multitok.train.bpe import train_bpe
 
     files = _files(paths, Modality.TEXT)
-    texts = (str(media.read(path, modality=Modality.TEXT)) for path in files)
+    # Plain files are streamed; what is packed has to be unpacked whole.
+    texts = (str(media.read(path, modality=Modality.TEXT)) if path.suffix == ".gz" else path for path in files)
     tokenizer = train_bpe(texts, vocab_size=vocab_size, name=name or "text")
     _save(tokenizer, out, files, "byte-pair merges; deterministic, no seed")
 
