@@ -97,7 +97,7 @@ def tokenizer_json(tokens: Sequence[bytes], pattern: str) -> str:
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": True,
         "vocab": {_spell(token): code for token, code in ids.items()}, "merges": merges,
     }  # fmt: skip
-    whole = {
+    whole: dict[str, Any] = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
         "post_processor": None, "decoder": level, "model": model,

@@ -178,7 +178,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise VocabularyError(
-            f"{path} cannot be read ({error.strerror}): give the file that Vocabulary.save wrote, or a shipped vocabulary: base"
+            f"{path} cannot be read ({error.strerror}): give the file that Vocabulary.save wrote, "
+            "or a shipped vocabulary: base"
         ) from error
     except ValueError as error:
         raise VocabularyError(f"{path} is not JSON: {error}") from error
