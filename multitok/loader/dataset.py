@@ -15,6 +15,7 @@ from multitok.loader.assemble import NO_DOCUMENT, Assembler, Pieces
 from multitok.loader.corpus import Corpus, Folders
 from multitok.loader.order import DocumentOrder
 from multitok.loader.packing import START, Packer, Packing, Place, RowPlan
+from multitok.loader.stretches import Stretches
 from multitok.protocol import Json
 
 if TYPE_CHECKING:
@@ -120,6 +121,9 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
         batch_size: Rows per batch and rank; None for single rows.
         seed: Fixes the order.
         shuffle: False reads the documents as they lie.
+        shuffle_tokens: Documents longer than this are shuffled as stretches of this many tokens, so that an hour of
+            sound does not fill thousands of batches in a row; None keeps documents together. Two stretches of a
+            document may share a row: attend by `cu_seqlens`, or by where `position_ids` restart.
         epochs: Passes over the data; None never ends.
         rank: This process's number, below `world_size`.
         world_size: Processes that share the data.
@@ -142,6 +146,7 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
         batch_size: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
+        shuffle_tokens: int | None = None,
         epochs: int | None = 1,
         rank: int = 0,
         world_size: int = 1,
@@ -156,7 +161,9 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
                 f"batch_size={batch_size}: give at least 1 row, and fewer than 2^31 tokens a batch, or None"
             )
         self._corpus = Corpus(folders, vocabulary)
-        self._packer = Packer(self._corpus, DocumentOrder(len(self._corpus), seed, shuffle), sequence_length, packing)
+        self._stretches = None if shuffle_tokens is None else Stretches(self._corpus, shuffle_tokens)
+        units = self._corpus if self._stretches is None else self._stretches
+        self._packer = Packer(units, DocumentOrder(len(units), seed, shuffle), sequence_length, packing)
         self._assemble = Assembler(self._corpus, pad_id, loss_weights or {})
         self._row_tokens, self._batch_size, self._epochs = sequence_length, batch_size, epochs
         self._rank, self._world_size = rank, world_size
@@ -165,6 +172,7 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
             "sequence_length": sequence_length,
             "seed": seed,
             "shuffle": shuffle,
+            "shuffle_tokens": shuffle_tokens,
         }
         # Where an iteration starts, and where the latest one stands.
         self._start = self._reached = _Stand(START, 0, None)
@@ -267,8 +275,12 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
         length: list[NDArray[np.int64]] = []
         for plan, row in rows:
             pieces = slice(int(plan.first_piece[row]), int(plan.first_piece[row + 1]))
-            document.append(plan.document[pieces])
-            offset.append(plan.offset[pieces])
+            owners, starts = plan.document[pieces], plan.offset[pieces]
+            if self._stretches is not None:
+                owners, first_tokens = self._stretches.locate(owners)
+                starts = starts + first_tokens
+            document.append(owners)
+            offset.append(starts)
             length.append(plan.length[pieces])
             missing = self._row_tokens - int(plan.length[pieces].sum())
             if missing:

@@ -10,10 +10,11 @@ from multitok.loader import MODALITY_IDS
 
 
 class Token(NamedTuple):
-    """One token of a row: which document, and where in it."""
+    """One token of a row: which document, where in it, and in which stretch where documents are shuffled in parts."""
 
     document: int
     at: int
+    stretch: int = 0
 
 
 Row = list[Token]
@@ -79,7 +80,8 @@ def fields_of_row(
     position = 0
     for number, token in enumerate(row):
         document = documents[token.document]
-        is_start = number == 0 or row[number - 1].document != token.document
+        before = row[number - 1]
+        is_start = number == 0 or (before.document, before.stretch) != (token.document, token.stretch)
         position = 0 if is_start else position + 1
         has_next = token.at + 1 < len(document)
         following = modality(document, token.at + 1) if has_next else "structure"

@@ -60,17 +60,18 @@ def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
     batch_size=st.integers(1, 4),
     seed=st.integers(0, 5),
     epochs=st.integers(1, 2),
+    stretch=st.none() | st.integers(1, 60),
 )
 def test_every_field_equals_the_reference(
-    lengths: list[list[int]], size: int, packing: Any, batch_size: int, seed: int, epochs: int
+    lengths: list[list[int]], size: int, packing: Any, batch_size: int, seed: int, epochs: int, stretch: int | None
 ) -> None:
     weights = {"image": 0.5, "structure": 0.0, "audio": 2.0}
     with tempfile.TemporaryDirectory() as name:
         documents = write_output(Path(name), lengths, seed=seed)
         keys: dict[str, Any] = {"packing": packing, "batch_size": batch_size, "seed": seed, "epochs": epochs}
-        dataset = PackedDataset(name, size, loss_weights=weights, pad_id=999, **keys)
+        dataset = PackedDataset(name, size, loss_weights=weights, pad_id=999, shuffle_tokens=stretch, **keys)
         batches = list(dataset)
-        expected = _expected(documents, size, packing, batch_size, seed, epochs, weights)
+        expected = _expected(documents, size, packing, seed, epochs, weights, stretch)
     assert len(batches) == -(-len(expected) // batch_size)
     for number, batch in enumerate(batches):
         rows = expected[number * batch_size : (number + 1) * batch_size]
@@ -89,24 +90,39 @@ def _expected(
     documents: list[TokenSequence],
     size: int,
     packing: str,
-    batch_size: int,
     seed: int,
     epochs: int,
     weights: dict[str, float],
+    stretch: int | None,
 ) -> list[dict[str, list[Any]]]:
-    order = DocumentOrder(len(documents), seed, shuffle=True)
-    lengths = [len(document) for document in documents]
-    return [
-        reference.fields_of_row(row, size, documents, weights, 999)
-        for epoch in range(epochs)
-        for row in reference.rows_of_epoch(order.take(epoch, 0, len(lengths)).tolist(), lengths, size, packing, 256)
+    # What is shuffled: (document, first token, length).
+    units = [
+        (number, start, min(stretch or len(document), len(document) - start))
+        for number, document in enumerate(documents)
+        for start in range(0, len(document), stretch or len(document))
     ]
+    order = DocumentOrder(len(units), seed, shuffle=True)
+    lengths = [length for _, _, length in units]
+    rows = [
+        row
+        for epoch in range(epochs)
+        for row in reference.rows_of_epoch(order.take(epoch, 0, len(units)).tolist(), lengths, size, packing, 256)
+    ]
+    in_documents = [
+        [
+            reference.Token(units[token.document][0], units[token.document][1] + token.at, token.document)
+            for token in row
+        ]
+        for row in rows
+    ]
+    return [reference.fields_of_row(row, size, documents, weights, 999) for row in in_documents]
 
 
+@pytest.mark.parametrize("stretch", [None, 5, 16, 1000])
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_every_token_once_an_epoch(folder: Path, packing: Any) -> None:
+def test_every_token_once_an_epoch(folder: Path, packing: Any, stretch: int | None) -> None:
     """Every token is an input once, and every token but a document's first is a label once."""
-    rows = _rows(PackedDataset(folder, 16, packing=packing, batch_size=2, epochs=3))
+    rows = _rows(PackedDataset(folder, 16, packing=packing, batch_size=2, epochs=3, shuffle_tokens=stretch))
     documents = write_lengths()
     seen: dict[int, list[int]] = {document: [] for document in range(len(documents))}
     num_labels = 0
@@ -119,6 +135,19 @@ def test_every_token_once_an_epoch(folder: Path, packing: Any) -> None:
         name: 3 * length for name, length in enumerate(documents)
     }
     assert num_labels == 3 * (sum(documents) - len(documents))
+
+
+def test_stretches_of_a_long_document_are_spread_over_the_epoch(tmp_path: Path) -> None:
+    write_output(tmp_path, [[1000, *[20] * 50]])
+
+    def runs(stretch: int | None) -> int:
+        """How often rows of the long document begin after rows of others."""
+        rows = _rows(PackedDataset(tmp_path, 20, batch_size=1, shuffle_tokens=stretch))["document_ids"]
+        is_long = [row[0] == 0 for row in rows]
+        return sum(now and not before for before, now in zip([False, *is_long], is_long, strict=False))
+
+    assert runs(None) == 1
+    assert runs(20) > 10
 
 
 def write_lengths() -> list[int]:

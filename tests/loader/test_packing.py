@@ -80,7 +80,9 @@ def test_many_documents(packing: str) -> None:
         if packing == "concat_split":
             assert [row for row, _ in rows] == reference.rows_of_epoch(in_order, lengths, size, packing, 0)
         tokens = sorted(token for row, _ in rows for token in row)
-        assert tokens == [(document, at) for document, length in enumerate(lengths) for at in range(length)]
+        assert tokens == [
+            reference.Token(document, at) for document, length in enumerate(lengths) for at in range(length)
+        ]
         assert max(len(row) for row, _ in rows) <= size
 
 

@@ -76,7 +76,6 @@ def test_containers_that_are_cut_short(name: str, data: bytes, message: str) -> 
 
 @pytest.mark.parametrize(("extension", "container", "codec"), CONTAINERS)
 def test_frames_of_a_file(extension: str, container: str, codec: str) -> None:
-    pytest.importorskip("av")
     data, name = encoded(container, codec), f"a.{extension}"
     video = read(data, name)
     assert video.shape == clip().shape
@@ -88,7 +87,6 @@ def test_frames_of_a_file(extension: str, container: str, codec: str) -> None:
 
 @pytest.mark.parametrize(("extension", "container", "codec"), CONTAINERS)
 def test_a_file_cut_anywhere_is_refused(extension: str, container: str, codec: str) -> None:
-    pytest.importorskip("av")
     data = encoded(container, codec)
     for num_bytes in [*range(1, 60, 4), *np.linspace(60, len(data) - 1, 25).astype(int).tolist()]:
         with pytest.raises(InputError):
@@ -96,7 +94,6 @@ def test_a_file_cut_anywhere_is_refused(extension: str, container: str, codec: s
 
 
 def test_limits() -> None:
-    pytest.importorskip("av")
     data = encoded("mp4", "mpeg4")
     with pytest.raises(InputError, match="frames of 64 x 48 are 3,072 pixels; the limit is max_pixels=3,000"):
         read(data, "a.mp4", limits=Limits(max_pixels=3_000))
