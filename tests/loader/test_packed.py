@@ -103,10 +103,11 @@ def _expected(
     ]
     order = DocumentOrder(len(units), seed, shuffle=True)
     lengths = [length for _, _, length in units]
+    window = max(256, 256 * size // max(1, sum(lengths) // len(units)))  # units that a fit packing looks at together
     rows = [
         row
         for epoch in range(epochs)
-        for row in reference.rows_of_epoch(order.take(epoch, 0, len(units)).tolist(), lengths, size, packing, 256)
+        for row in reference.rows_of_epoch(order.take(epoch, 0, len(units)).tolist(), lengths, size, packing, window)
     ]
     in_documents = [
         [

@@ -60,7 +60,7 @@ def test_equals_the_reference(lengths: list[int], size: int, packing: str, windo
     in_order = order.take(epoch, 0, len(lengths)).tolist()
     assert [row for row, _ in rows] == reference.rows_of_epoch(in_order, lengths, size, packing, window)
     assert sorted(token for row, _ in rows for token in row) == [
-        (document, at) for document, length in enumerate(lengths) for at in range(length)
+        reference.Token(document, at) for document, length in enumerate(lengths) for at in range(length)
     ]
     assert rows[-1][1] == Place(epoch + 1, 0, 0)
     for k, (_, after) in enumerate(rows):  # resuming after any row gives the rest
