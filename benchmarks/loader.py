@@ -15,8 +15,6 @@ first batch, near the start and near the end of the epoch.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -26,9 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from machine import describe
 from torch.utils.data import DataLoader, Dataset
 
-from multitok import __version__
 from multitok.interleave import Span, TokenSequence
 from multitok.loader import PackedDataset
 from multitok.protocol import Modality
@@ -124,8 +122,7 @@ def main() -> None:
         write_output(folder, 4, 50 if options.quick else 8000)
         shards = ShardSet(folder)
         shards.verify()  # reads every byte once
-        print(f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, ", end="")
-        print(f"NumPy {np.__version__}, torch {torch.__version__}, multitok {__version__}; median of {runs} runs")
+        print(f"{describe()}; one thread, median of {runs} runs  ")
         print(f"{len(shards):,} documents, {shards.num_tokens:,} tokens, rows of {ROW_TOKENS:,}\n")
 
         ways: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"baseline": lambda: baseline(folder)}

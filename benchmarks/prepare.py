@@ -7,27 +7,26 @@ Three jobs, each with 1 and 2 workers, start-up of the processes included:
     text     JSONL of about 4 kB a document, through bpe-32k     MB/s
 
 The data are the samples of `examples/data`, cut, mirrored and shifted by a fixed seed, so that no two items are
-equal. Runs with 1 and 2 workers alternate; the table shows the median and, in brackets, the extremes.
+equal. Runs alternate; the table shows the median and, in brackets, the extremes. Two independent jobs of one worker
+each, at once, show what the machine allows: their summed rate over that of one is the ceiling of the scaling.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from machine import describe
 from PIL import Image
 
-from multitok import __version__
 from multitok.frontend.media import read
 from multitok.frontend.resample import to_mono
 from multitok.prepare import JobReport, prepare
@@ -94,10 +93,16 @@ def write_text(folder: Path, count: int) -> Path:
 def jobs(quick: bool) -> dict[str, Job]:
     """The jobs, in the size of a test with `quick`."""
     return {
-        "images": Job(write_images, 20 if quick else 2000, "images/s", lambda r: r.num_documents),
+        "images": Job(write_images, 20 if quick else 1000, "images/s", lambda r: r.num_documents),
         "audio": Job(write_audio, 4 if quick else 400, "x real time", lambda r: SOUND_S * r.num_documents),
         "text": Job(write_text, 50 if quick else 20_000, "MB/s", lambda r: r.bytes_in / 1e6),
     }
+
+
+def one_job(source: Path, vocabulary: Vocabulary, workers: int, shard_bytes: int) -> JobReport:
+    """Prepare into a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as out:
+        return prepare([source], vocabulary, out, workers=workers, shard_bytes=shard_bytes, progress=False)
 
 
 def run(name: str, job: Job, runs: int, work: Path) -> str:
@@ -105,20 +110,19 @@ def run(name: str, job: Job, runs: int, work: Path) -> str:
     (work / name).mkdir()
     source = job.write(work / name, job.count)
     num_bytes = sum(path.stat().st_size for path in (work / name).iterdir())
-    vocabulary = Vocabulary.build([CHECKPOINTS[name]])
-    rates: dict[int, list[float]] = {1: [], 2: []}
+    vocabulary, shard_bytes = Vocabulary.build([CHECKPOINTS[name]]), max(1, num_bytes // 16)
+    rates: dict[str, list[float]] = {"1 worker": [], "2 workers": [], "two jobs": []}
     for _ in range(runs):
-        for workers, found in rates.items():
-            out = work / "out"
-            report = prepare(
-                [source], vocabulary, out, workers=workers, shard_bytes=max(1, num_bytes // 16), progress=False
-            )
-            found.append(job.amount(report) / report.seconds)
-            shutil.rmtree(out)
-    ratio = statistics.median(rates[2]) / statistics.median(rates[1])
-    cells = [f"{statistics.median(r):,.1f} ({min(r):,.1f} to {max(r):,.1f})" for r in rates.values()]
+        for workers in (1, 2):
+            report = one_job(source, vocabulary, workers, shard_bytes)
+            rates[f"{workers} worker{'s'[: workers - 1]}"].append(job.amount(report) / report.seconds)
+        with ThreadPoolExecutor(2) as pool:
+            reports = list(pool.map(one_job, [source] * 2, [vocabulary] * 2, [1] * 2, [shard_bytes] * 2))
+        rates["two jobs"].append(sum(job.amount(report) / report.seconds for report in reports))
+    one, two, both = (statistics.median(found) for found in rates.values())
+    cells = [f"{statistics.median(found):,.1f} ({min(found):,.1f} to {max(found):,.1f})" for found in rates.values()]
     what = f"{CHECKPOINTS[name]}, {job.count:,} items, {num_bytes / 1e6:,.1f} MB"
-    return f"| {name} ({what}) | {job.unit} | {cells[0]} | {cells[1]} | {ratio:.2f} |"
+    return f"| {name} ({what}) | {job.unit} | {' | '.join(cells)} | {two / one:.2f} | {both / one:.2f} |"
 
 
 def main() -> None:
@@ -129,12 +133,8 @@ def main() -> None:
     parser.add_argument("--only", choices=CHECKPOINTS, help="one job")
     options = parser.parse_args()
     runs = 1 if options.quick else options.runs
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, NumPy {np.__version__}, ",
-        end="",
-    )
-    print(f"multitok {__version__}; median of {runs} runs\n")
-    print("| job | rate | 1 worker | 2 workers | scaling |\n|---|---|---|---|---|")
+    print(f"{describe()}; median of {runs} runs, in brackets the extremes\n")
+    print("| job | rate | 1 worker | 2 workers | two jobs at once | scaling | ceiling |\n|---|---|---|---|---|---|---|")
     for name, job in jobs(options.quick).items():
         if options.only in (None, name):
             with tempfile.TemporaryDirectory() as work:

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from machine import describe
 
 from multitok.prepare import prepare
 from multitok.vocabulary import Vocabulary
@@ -78,7 +79,7 @@ def main() -> None:
     sizes = [0.07, 0.2] if options.quick else options.gigabytes
     spawn = multiprocessing.get_context("spawn")
     peaks = []
-    print(f"JSONL of about 3 kB a document through {options.checkpoint}, one worker\n")
+    print(f"{describe()}; JSONL of about 3 kB a document through {options.checkpoint}, one worker\n")
     print("| input | shards | time | parent, peak | worker, peak |\n|---|---|---|---|---|")
     for size in sizes:
         folder = Path(tempfile.mkdtemp())

@@ -152,21 +152,20 @@ class ShardInfo:
         return info
 
 
-def remove_unfinished(folder: Path, index: int | None = None) -> list[str]:
+def remove_unfinished(folder: Path) -> list[str]:
     """Remove what interrupted writers left: temporary files, and files of shards without a commit record.
 
     Call it only while nothing else writes these shards.
 
     Args:
         folder: Where the shards are.
-        index: One shard; None for all.
     Returns:
         The names removed, sorted.
     """
     removed = []
     for path in sorted(folder.iterdir()):
         match = _SHARD_FILE.match(path.name)
-        if match is None or (index is not None and match[1] != shard_name(index)):
+        if match is None:
             continue
         if path.name.endswith(TEMPORARY_SUFFIX) or not (folder / f"{match[1]}.done.json").exists():
             path.unlink()

@@ -22,7 +22,7 @@ from multitok.errors import CodeRangeError, ShapeError, ShardError
 from multitok.interleave import TokenSequence
 from multitok.protocol import Json, Modality
 from multitok.shards.files import DurableFile, sync_folder
-from multitok.shards.info import Count, ShardInfo, id_dtype, remove_unfinished, shard_name
+from multitok.shards.info import Count, ShardInfo, id_dtype, shard_name
 from multitok.shards.megatron import write_index
 from multitok.shards.segments import SegmentsWriter
 
@@ -41,7 +41,8 @@ class ShardWriter:
         print(writer.info)
 
     Args:
-        folder: Where to; created if absent. Left-overs of an earlier, interrupted writer of this shard are removed.
+        folder: Where to; created if absent. Left-overs of interrupted writers do no harm: files under final names are
+            replaced, temporary names are never the same twice, and `remove_unfinished` clears both.
         index: Number of the shard, from 0.
         vocabulary: The vocabulary of the IDs; its size fixes the payload's dtype.
 
@@ -56,7 +57,6 @@ class ShardWriter:
             raise ShardError(
                 f"{folder / shard_name(index)} is finished already: skip it, or remove its four files to write it again"
             )
-        remove_unfinished(folder, index)
         self.info: ShardInfo | None = None
         self._folder, self._index = folder, index
         self._vocab_size, self._vocabulary = vocabulary.vocab_size, vocabulary.fingerprint
