@@ -34,6 +34,8 @@ def test_demo_then_training(tmp_path: Path) -> None:
     assert "0 items in quarantine" in out
     for column in ("items", "tokens", "tokens/s", "bytes in", "bytes out"):
         assert column in out
+    trained = _run([str(EXAMPLES / "train_tiny_transformer.py"), "demo/shards", "--steps", "30"], tmp_path)
+    assert "all 30 losses are the same to the last bit; the loss fell" in trained
 
 
 def test_examples_are_listed() -> None:

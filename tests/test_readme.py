@@ -60,6 +60,16 @@ def test_the_table_of_tokenizers_is_complete_and_right() -> None:
     }
 
 
+def test_every_figure_it_states_was_printed_by_a_benchmark() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    section = README.partition("## Measured\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\|.*\| (.*) \|$", section, re.MULTILINE)
+    figures = re.findall(r"\d[\d.,]*\d", " ".join(cells))
+    assert len(figures) >= 6
+    printed = set(re.findall(r"\d[\d.,]*\d", page))
+    assert [figure for figure in figures if figure not in printed] == []
+
+
 def test_the_tree_it_draws_exists() -> None:
     tree = _blocks("text")[-1]
     paths = re.findall(r"^(\S+)\s{2,}\S", tree, re.MULTILINE)
