@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import multitok
 
@@ -28,3 +30,10 @@ def test_public_names_exist_and_are_listed() -> None:
     for name in multitok.__all__:
         assert getattr(multitok, name) is not None
     assert set(multitok.__all__) <= set(dir(multitok))
+
+
+def test_type_checkers_see_the_names_that_exist() -> None:
+    tree = ast.parse(Path(multitok.__file__).read_text(encoding="utf-8"))
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen | {"__version__"} == set(multitok.__all__)

@@ -114,7 +114,7 @@ def command(
         )
         for modality, part in report.modalities.items()
     ]
-    header = ("modality", "items", "tokens", "tokens/s and worker", "bytes in")
+    header = ("modality", "items", "tokens", "tokens/s per worker", "bytes in")
     print_table("", header, rows, right="items tokens bytes")
     click.echo(
         f"\n{report.num_documents:,} documents, {report.num_tokens:,} tokens, {human_bytes(report.bytes_out)} in "
