@@ -61,7 +61,7 @@ def print_report(report) -> None:
         "all", f"{report.num_documents:,} documents", f"{report.num_tokens:,}", rate,
         human_bytes(report.bytes_in), human_bytes(report.bytes_out),
     )  # fmt: skip
-    console = Console(width=100)
+    console = Console(width=110)
     console.print(table)
     console.print(
         f"{report.num_shards} shards, {report.num_quarantined} items in quarantine, {report.seconds:.1f} s with "
@@ -89,7 +89,7 @@ def decode_one_of_each(shards_folder: Path, vocabulary: multitok.Vocabulary, out
             path = media.write(out / span.modality.value, span.modality, raw)
             size = str(list(raw.shape)) if isinstance(raw, np.ndarray) else f"{span.extent[0]:,}"
             table.add_row(span.modality.value, sequence.id, f"{span.length:,}", size, str(path))
-    Console(width=100).print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":
