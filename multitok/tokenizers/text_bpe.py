@@ -3,7 +3,7 @@
     "naïve 東京"  ->  [[na, ï, ve, " ", 東, 京]] as ids, extent (14,) in UTF-8 bytes
 
 Every text encodes, and decodes to itself: each of the 256 bytes is a token, and nothing is normalised. Special tokens
-do not exist here: a literal "<|endoftext|>" in a text is eleven characters of plain text, whatever vocabulary it is
+do not exist here: a literal "<|endoftext|>" in a text is thirteen characters of plain text, whatever vocabulary it is
 encoded with. Structure belongs to `multitok.vocabulary`, whose special tokens no text can spell.
 
 What engine runs it (see `multitok.tokenizers._bpe_engines`) changes the speed, never an id.
