@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from multitok.protocol import Modality
 
 if TYPE_CHECKING:
@@ -37,17 +35,6 @@ def vocabulary(name_or_path: str) -> Vocabulary:
 
     inside = Path(name_or_path) / "vocabulary.json"
     return Vocabulary.load(inside if inside.is_file() else name_or_path)
-
-
-def parse_use(pairs: Sequence[str]) -> dict[str, str]:
-    """["sequence=dna", ".faa=protein"] as a mapping."""
-    use = {}
-    for pair in pairs:
-        key, equals, name = pair.partition("=")
-        if not (key and equals and name):
-            raise click.BadParameter(f"{pair!r}: write MODALITY=TOKENIZER or .ENDING=TOKENIZER", param_hint="--use")
-        use[key] = name
-    return use
 
 
 def files_under(paths: Sequence[Path]) -> Iterator[Path]:

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import re
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-LIMITS = ("max_bytes", "max_text_bytes", "max_pixels", "max_frames", "max_audio_s")
+from multitok.cli.options import document_options, parse_size
 
-
-def parse_size(text: str) -> int:
-    """ "64M" -> 67108864."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        raise click.BadParameter(f"{text!r}: write a size such as 64M or 1.5G")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+if TYPE_CHECKING:
+    from multitok.interleave import Template
 
 
 def _budget(_: click.Context, __: click.Parameter, text: str) -> float | int:
     """ "1%" -> 0.01, "0.01" -> 0.01, "20" -> 20."""
     try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100
-        return int(text) if text.isdigit() else float(text)
+        budget = float(text[:-1]) / 100 if text.endswith("%") else int(text) if text.isdigit() else float(text)
+        if not math.isfinite(budget):
+            raise ValueError
+        return budget
     except ValueError:
         raise click.BadParameter(f"{text!r}: write a share (1% or 0.01) or a number of items (20)") from None
-
-
-def _limits(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int]:
-    """["max_text_bytes=1G"] -> {"max_text_bytes": 2**30}."""
-    limits = {}
-    for pair in pairs:
-        key, _, text = pair.partition("=")
-        if key not in LIMITS:
-            raise click.BadParameter(f"{key!r}: the limits are {', '.join(LIMITS)}")
-        limits[key] = parse_size(text)
-    return limits
 
 
 @click.command(name="prepare")
@@ -45,9 +31,7 @@ def _limits(context: click.Context, option: click.Parameter, pairs: tuple[str, .
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
 @click.option("--workers", type=click.IntRange(1), help="Processes. [one per core]")
 @click.option("--executor", type=click.Choice(["process", "inline"]), default="process", show_default=True)
-@click.option("--use", multiple=True, metavar="WHAT=NAME", help="Tokenizer for a modality or file ending; repeatable.")
-@click.option("--template", type=click.Path(path_type=Path, exists=True), help="JSON file: how documents are written.")
-@click.option("--group-by-stem", is_flag=True, help="Files of a folder with one stem are one document.")
+@document_options
 @click.option(
     "--shard-size",
     callback=lambda _, __, text: parse_size(text),
@@ -56,9 +40,6 @@ def _limits(context: click.Context, option: click.Parameter, pairs: tuple[str, .
     help="Input bytes per shard.",
 )
 @click.option("--error-budget", callback=_budget, default="1%", show_default=True, help="Share or number of bad items.")
-@click.option(
-    "--limit", "limits", callback=_limits, multiple=True, metavar="NAME=SIZE", help="How large an item may be."
-)
 @click.option("--progress/--no-progress", default=None, help="Live bar. [on a terminal]")
 def command(
     sources: tuple[Path, ...],
@@ -66,8 +47,8 @@ def command(
     out: Path,
     workers: int | None,
     executor: str,
-    use: tuple[str, ...],
-    template: Path | None,
+    use: dict[str, str],
+    template: Template | None,
     group_by_stem: bool,
     shard_size: int,
     error_budget: float | int,
@@ -82,12 +63,9 @@ def command(
     \b
     multitok prepare photos/ speech/ documents.jsonl --vocab base --out shards
     """
-    import json
-
     from multitok.cli import choose
-    from multitok.cli.tables import human_bytes, human_count, print_table
+    from multitok.cli.tables import human_bytes, human_count, plural, print_table
     from multitok.frontend.media import Limits
-    from multitok.interleave import Template
     from multitok.prepare import prepare
 
     report = prepare(
@@ -96,8 +74,8 @@ def command(
         out,
         workers=workers,
         executor=executor,
-        template=None if template is None else Template.from_json(json.loads(template.read_text(encoding="utf-8"))),
-        use=choose.parse_use(use),
+        template=template,
+        use=use,
         group_by_stem=group_by_stem,
         shard_bytes=shard_size,
         error_budget=error_budget,
@@ -116,11 +94,10 @@ def command(
     ]
     header = ("modality", "items", "tokens", "tokens/s per worker", "bytes in")
     print_table("", header, rows, right="items tokens bytes")
-    click.echo(
-        f"\n{report.num_documents:,} documents, {report.num_tokens:,} tokens, {human_bytes(report.bytes_out)} in "
-        f"{report.num_shards} shards in {report.out} ({report.new_shards} new, {report.seconds:.1f} s)"
-    )
+    documents, tokens = plural(report.num_documents, "document"), plural(report.num_tokens, "token")
+    shards = f"{human_bytes(report.bytes_out)} in {plural(report.num_shards, 'shard')}"
+    click.echo(f"\n{documents}, {tokens}, {shards} in {report.out} ({report.new_shards:,} new, {report.seconds:.1f} s)")
     for what, count in report.skipped.items():
-        click.echo(f"left out: {count:,} files of {what}")
+        click.echo(f"left out: {count:,} x {what}")
     if report.num_quarantined:
-        click.echo(f"{report.num_quarantined:,} items in quarantine: {report.out}/shard-*.quarantine.jsonl")
+        click.echo(f"{plural(report.num_quarantined, 'item')} in quarantine: {report.out}/shard-*.quarantine.jsonl")

@@ -13,7 +13,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(out: Path, as_json: bool) -> None:
     """Show how far the prepare job in OUT is; safe to call while it runs."""
-    from multitok.cli.tables import human_count, print_table
+    from multitok.cli.tables import human_count, plural, print_table
     from multitok.prepare import status
 
     found = status(out)
@@ -43,10 +43,10 @@ def command(out: Path, as_json: bool) -> None:
     ]
     click.echo("shards: " + ", ".join(f"{count:,} {word}" for word, count in shards))
     rows = [(m.value, human_count(count.items), human_count(count.tokens)) for m, count in found.counts.items()]
-    rows.append(("all", f"{found.num_documents:,} documents", human_count(found.num_tokens)))
+    rows.append(("all", plural(found.num_documents, "document"), human_count(found.num_tokens)))
     print_table("", ("modality", "items", "tokens"), rows, right="items tokens")
     if found.num_quarantined:
-        click.echo(f"{found.num_quarantined:,} items in quarantine: {out}/shard-*.quarantine.jsonl")
+        click.echo(f"{plural(found.num_quarantined, 'item')} in quarantine: {out}/shard-*.quarantine.jsonl")
     for number, reason in found.failed.items():
         click.echo(f"shard {number} failed: {reason}")
     if state in ("stopped", "failed"):

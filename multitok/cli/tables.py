@@ -34,3 +34,8 @@ def human_bytes(count: float) -> str:
 def human_count(count: float) -> str:
     """1234567 -> "1,234,567"."""
     return f"{count:,.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """(1, "shard") -> "1 shard", (2000, "shard") -> "2,000 shards"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

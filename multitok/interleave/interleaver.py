@@ -133,6 +133,19 @@ class Interleaver:
         shapes = [s.shape for s in segments.segments] if isinstance(segments, Document) else list(segments)
         return self._length(shapes, [self._head(shape) for shape in shapes], [self._plan(shape) for shape in shapes])
 
+    def span_length(self, shape: SegmentShape) -> int:
+        """Length of a segment's span, from its shape alone: separators inside it count, the tokens around it do not.
+
+        Args:
+            shape: The segment's shape.
+        Returns:
+            Number of tokens.
+        Raises:
+            VocabularyError: A segment of a tokenizer that the vocabulary lacks.
+            PatternError: A grid that the template does not allow.
+        """
+        return self._plan(shape).length
+
     def parse(self, ids: NDArray[np.integer], *, allow_truncated: bool = False) -> Document:
         """The document in a bare stream of IDs, such as a model's output, found by its structure tokens.
 

@@ -110,6 +110,44 @@ def test_count_equals_what_prepare_writes(tmp_path: Path) -> None:
     assert counted["tokens"] == sum(shard["num_tokens"] for shard in manifest["shards"])
 
 
+def test_count_tells_what_it_leaves_out_and_refuses(tmp_path: Path) -> None:
+    lines = ['{"text": "good"}', *["[]"] * 25]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b.jsonl").touch()
+    output = ok("count", tmp_path / "a.jsonl", tmp_path / "folder")
+    assert "1 document, 4 tokens" in output
+    assert "left out: 1 x .jsonl (give it as a source of its own)" in output
+    assert "not counted: a.jsonl: byte 17: a document is a JSON object, this line is a list" in output
+    assert output.count("not counted: ") == 21
+    assert "not counted: 5 more items" in output
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("command", [("count",), ("prepare", "--vocab", "base", "--out", "never-written")])
+def test_a_template_that_is_no_json_is_refused(tmp_path: Path, content: bytes, command: tuple[str, ...]) -> None:
+    (tmp_path / "template.json").write_bytes(content)
+    result = run(*command, DATA / "text", "--template", tmp_path / "template.json")
+    assert result.exit_code == 2
+    assert "is no JSON" in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--error-budget", "nan", "write a share"),
+        ("--error-budget", "inf", "write a share"),
+        ("--limit", "max_bytes", "write NAME=SIZE, such as max_bytes=64M"),
+        ("--limit", "bytes=3", "the limits are max_bytes"),
+        ("--use", "dna", "write MODALITY=TOKENIZER"),
+    ],
+)
+def test_options_of_prepare_say_what_they_take(option: str, value: str, message: str) -> None:
+    result = run("prepare", DATA / "text", "--vocab", "base", "--out", "never-written", option, value)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
 def test_prepare_status_verify_inspect_decode(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "documents" in ok("prepare", DATA / "documents.jsonl", "--vocab", "base", "--out", out, "--workers", "1")
