@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from multitok.checkpoint import sha256_json
-from multitok.errors import JobError
+from multitok.errors import JobError, ShardError
 from multitok.prepare.sources import Findings, Slice, Source
 from multitok.protocol import Json
 from multitok.shards.files import DurableFile, FileInfo, read_json, sha256_file, sync_folder, write_json
@@ -119,12 +119,13 @@ class Plan:
         """Read the plan of an output folder; None where it has none.
 
         Raises:
-            JobError: The plan is of another version or damaged.
+            JobError: The plan is of another version, or a field of it cannot be.
+            ShardError: It is no JSON object, as when it was cut short.
         """
         path = folder / PLAN
         if not path.exists():
             return None
-        data = read_json(path, "job plan")
+        data = read_json(path, "job plan", "copy it back, or prepare into a new folder")
         if data.get("format_version") != FORMAT_VERSION:
             raise JobError(
                 f"{path} has format_version {data.get('format_version')!r}, this multitok reads {FORMAT_VERSION}: "
@@ -209,6 +210,14 @@ def check_plan(plan: Plan, sources: Sequence[Source], settings: Mapping[str, Jso
             "Give the same sources in the same order, or prepare into a new folder"
         )
     for recorded, place, source in zip(plan.sources, source_places(out), sources, strict=True):
+        if recorded.listing is not None:
+            try:
+                recorded.listing.check_content(out)
+            except ShardError as error:
+                raise JobError(
+                    f"{out / recorded.listing.name} is missing or not the listing that {PLAN} records: "
+                    "copy it back, or prepare into a new folder"
+                ) from error
         num_bytes, digest = source.identity()
         if (num_bytes, digest) != (recorded.num_bytes, place["digest"]):
             what = "files" if recorded.kind == "folder" else "file"
@@ -222,7 +231,8 @@ def check_plan(plan: Plan, sources: Sequence[Source], settings: Mapping[str, Jso
 
 def source_places(out: Path) -> list[dict[str, Any]]:
     """Path and digest of each source of the job in `out`, on the machine that began it."""
-    return list(read_json(out / SOURCES, "list of sources")["sources"])
+    remedy = "copy it back, or prepare into a new folder"
+    return list(read_json(out / SOURCES, "list of sources", remedy)["sources"])
 
 
 def _pack(slices: Sequence[tuple[int, Slice]], shard_bytes: int) -> Iterator[tuple[tuple[int, Slice], ...]]:

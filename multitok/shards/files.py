@@ -127,10 +127,12 @@ class DurableFile:
         os.replace(self.temporary, self.path)
 
     def discard(self) -> None:
-        """Remove the file unless it was renamed."""
+        """Remove the file unless it was renamed; never raises, so that what ended the writing is what shows."""
         self.closed = True
-        self._file.close()
-        with contextlib.suppress(FileNotFoundError):
+        # Closing writes what is still buffered, which fails again where a full disk ended the writing.
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
             self.temporary.unlink()
 
 
@@ -148,21 +150,24 @@ def write_json(path: Path, data: dict[str, Json]) -> FileInfo:
     return info
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
-        path: The file, which exists.
+        path: The file.
         what: What the file should be, for the message.
+        remedy: What to do where it is not, for the message.
     Raises:
-        ShardError: The file holds something else.
+        ShardError: The file is missing or holds something else.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ShardError(f"{path}, the {what}, is missing: {remedy}") from error
     except ValueError as error:
-        raise ShardError(f"{path} is no {what}: {error}") from error
+        raise ShardError(f"{path} is no {what} ({error}): {remedy}") from error
     if not isinstance(data, dict):
-        raise ShardError(f"{path} is no {what}: it holds a JSON {type(data).__name__}, not an object")
+        raise ShardError(f"{path} is no {what} (a JSON {type(data).__name__}, not an object): {remedy}")
     return data
 
 

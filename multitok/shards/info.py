@@ -146,7 +146,7 @@ class ShardInfo:
         path = folder / f"{shard_name(index)}.done.json"
         if not path.exists():
             return None
-        info = cls.from_json(read_json(path, "shard record"), str(path))
+        info = cls.from_json(read_json(path, "shard record", "remove it and run prepare again"), str(path))
         if info.index != index:
             raise ShardError(f"{path} is the record of shard {info.index}: a file was renamed; copy the folder again")
         return info

@@ -118,7 +118,7 @@ class Manifest:
                 f"{path} is missing ({records} finished shards lie beside it): "
                 "the output is unfinished, run the same prepare command again; or this is another folder"
             )
-        return cls.from_json(read_json(path, "manifest"), str(path))
+        return cls.from_json(read_json(path, "manifest", "run prepare again"), str(path))
 
     def to_json(self) -> dict[str, Json]:
         """The manifest as JSON values; `from_json` inverts it."""

@@ -179,9 +179,11 @@ class SegmentsFile:
         group = int(np.searchsorted(self._starts(), document, side="right")) - 1
         if group < 0:
             return
-        if self._cached is None or self._cached[0] != group:
-            self._cached = (group, self._read(group, list(COLUMNS)))
-        table = self._cached[1]
+        # Looked at once: another thread may put its own group there at any time.
+        cached = self._cached
+        if cached is None or cached[0] != group:
+            cached = self._cached = (group, self._read(group, list(COLUMNS)))
+        table = cached[1]
         documents = table.column("document").to_numpy()
         first, last = np.searchsorted(documents, [document, document + 1])
         yield from table.slice(first, last - first).to_pylist()

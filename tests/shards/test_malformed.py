@@ -215,7 +215,7 @@ def test_a_bad_manifest(folder: Path, changes: dict[str, Any], message: str) -> 
         ShardSet(folder)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is no manifest"), ("[1]", "it holds a JSON list")])
+@pytest.mark.parametrize(("content", "message"), [("{", "is no manifest"), ("[1]", "a JSON list, not an object")])
 def test_a_manifest_that_is_no_object(folder: Path, content: str, message: str) -> None:
     (folder / "manifest.json").write_text(content)
     with pytest.raises(ShardError, match=message):

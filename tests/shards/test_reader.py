@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from multitok.errors import FingerprintError, ShardError
 from multitok.shards import Manifest, ShardReader, ShardSet, ShardWriter
+from multitok.shards.segments import SegmentsFile
 from tests.shards.outputs import Layout, document, write_output
 
 LENGTHS = st.lists(st.lists(st.integers(1, 60), max_size=6), min_size=1, max_size=4)
@@ -86,6 +88,28 @@ def test_pickles_as_a_path(tmp_path: Path) -> None:
     assert len(pickle.dumps(shards)) < 1000
     assert list(pickle.loads(pickle.dumps(shards))) == documents
     assert list(pickle.loads(pickle.dumps(reader))) == documents[:2]
+
+
+def test_threads_do_not_share_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multitok.shards.segments.ROWS_PER_GROUP", 4)
+    documents = write_output(tmp_path, [[20] * 40])
+    reader = ShardReader(tmp_path, 0)
+    last = SegmentsFile(reader._segments.path, len(reader))
+    last.document(len(reader) - 1)
+
+    class Interrupted(SegmentsFile):
+        """Another thread reads the last document whenever this one has read a row group."""
+
+        @property
+        def _cached(self) -> Any:
+            return self.kept
+
+        @_cached.setter
+        def _cached(self, group: Any) -> None:
+            self.kept = None if group is None else last._cached
+
+    reader._segments = Interrupted(reader._segments.path, len(reader))
+    assert list(reader) == documents
 
 
 def test_survives_a_fork(tmp_path: Path) -> None:

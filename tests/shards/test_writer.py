@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +53,25 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
         fail()
     assert list(tmp_path.iterdir()) == []
     assert ShardInfo.load(tmp_path, 0) is None
+
+
+def test_a_full_disk_leaves_nothing_and_is_what_shows(tmp_path: Path) -> None:
+    """Buffered bytes cannot be written when the files are let go of either."""
+
+    def fill() -> None:
+        with ShardWriter(tmp_path, 0, Layout()) as writer:
+            for number in range(20):
+                writer.add(document(np.random.default_rng(number), 100_000, str(number)))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, before[1]))  # what is larger fails, as on a full disk
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.__context__ is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_has_a_final_name_before_the_commit(tmp_path: Path) -> None:
