@@ -233,7 +233,15 @@ class ItemEncoder:
 
     def _tokenizer(self, name: str) -> Tokenizer[Any]:
         if name not in self._tokenizers:
-            self._tokenizers |= self.vocabulary.load_tokenizers([name])
+            try:
+                self._tokenizers |= self.vocabulary.load_tokenizers([name])
+            except Exception as error:
+                if not is_items_fault(error):
+                    raise
+                # Whatever it raises while it is loaded, the item at hand has no part in it.
+                raise JobError(
+                    f"tokenizer {name!r} cannot be loaded: {type(error).__name__}: {error}; mend its installation"
+                ) from error
         return self._tokenizers[name]
 
     def _count(self, modality: Modality, work: Work) -> None:

@@ -114,7 +114,7 @@ def run_processes(
             # No more in flight than workers, so that every one of them has begun: a death names its shards.
             while not failed and len(running) < workers and (shard := next(todo, None)) is not None:
                 with _environment(_ONE_THREAD):
-                    running[pool.submit(_write_shard, shard)] = shard
+                    running[_submit(pool, shard)] = shard
             if not running:
                 return
             ended, _ = wait(running, timeout=_TICK_S if tick is not None else None, return_when=FIRST_COMPLETED)
@@ -132,6 +132,16 @@ def run_processes(
 
 
 EXECUTORS: dict[str, Executor] = {"inline": run_inline, "process": run_processes}
+
+
+def _submit(pool: ProcessPoolExecutor, shard: int) -> Future[dict[Modality, Work] | Failure]:
+    try:
+        return pool.submit(_write_shard, shard)
+    except BrokenProcessPool as error:
+        # A worker died between two shards, or while the next one was being started.
+        refused: Future[dict[Modality, Work] | Failure] = Future()
+        refused.set_exception(error)
+        return refused
 
 
 def _result(future: Future[dict[Modality, Work] | Failure]) -> dict[Modality, Work] | Failure:

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from multitok.errors import JobError
+from multitok.errors import JobError, MultitokError, ShardError
 from multitok.frontend.media import Limits
 from multitok.interleave import Interleaver, Template
 from multitok.prepare.executors import EXECUTORS, Executor, Failure
@@ -26,7 +26,7 @@ from multitok.prepare.lock import job_lock
 from multitok.prepare.plan import PLAN, Plan, check_plan, make_plan
 from multitok.prepare.progress import Progress
 from multitok.prepare.quarantine import DEFAULT_BUDGET, Budget
-from multitok.prepare.report import JobReport, Work
+from multitok.prepare.report import JobReport, Work, quarantine_of
 from multitok.prepare.sources import Source, open_sources
 from multitok.prepare.worker import JobContext, make_routing
 from multitok.protocol import Json, Modality
@@ -80,6 +80,7 @@ def prepare(
         What the output holds and what this run did.
     Raises:
         JobError: The job cannot start, may not go on, or a shard failed; says what to do.
+        ShardError: A file that an earlier run left is cut short; says which, and what to do.
         VocabularyError: The vocabulary cannot be read or does not fit the template.
     """
     started = time.monotonic()
@@ -116,23 +117,24 @@ def prepare(
     )
     with job_lock(folder):
         plan = _planned(opened, settings, shard_bytes, folder, vocabulary)
+        shards = _standing(folder, plan)
         _clean(folder)
-        shards = {number: info for number in range(len(plan.shards)) if (info := ShardInfo.load(folder, number))}
         num_before = len(shards)
         workers = 1 if executor == "inline" else min(workers, max(1, len(plan.shards) - num_before))
         work = _write_shards(
             context, plan, shards, Budget(folder, error_budget), EXECUTORS[executor], workers, progress
         )
         ordered = [shards[number] for number in range(len(plan.shards))]
-        if not (folder / MANIFEST).exists():
-            Manifest.build(
-                ordered,
-                tokenizers={name: entry.fingerprint for name, entry in vocabulary.entries.items()},
-                vocab_size=vocabulary.vocab_size,
-                vocabulary=vocabulary.fingerprint,
-                template=template.to_json(),
-                plan=plan.fingerprint,
-            ).save(folder)
+        manifest = Manifest.build(
+            ordered,
+            tokenizers={name: entry.fingerprint for name, entry in vocabulary.entries.items()},
+            vocab_size=vocabulary.vocab_size,
+            vocabulary=vocabulary.fingerprint,
+            template=template.to_json(),
+            plan=plan.fingerprint,
+        )
+        if not _declares(folder, manifest):
+            manifest.save(folder)
     return JobReport.build(
         folder,
         ordered,
@@ -214,7 +216,8 @@ def _check_place(folder: Path, sources: Iterable[Source]) -> None:
         return
     if not (folder / PLAN).exists():
         foreign = [path.name for path in sorted(folder.iterdir()) if not _OURS.fullmatch(path.name)]
-        if foreign:
+        # Asked again: a job that was planning here may have come to its end in the meantime.
+        if foreign and not (folder / PLAN).exists():
             raise JobError(
                 f"out={folder} holds no job of prepare but other files ({', '.join(foreign[:3])}): "
                 "give a new or an empty folder"
@@ -232,7 +235,37 @@ def _planned(
         write_json(folder / VOCABULARY, vocabulary.to_json())
         return make_plan(sources, settings, shard_bytes, folder)
     check_plan(plan, sources, settings, folder)
+    if not (folder / VOCABULARY).exists():
+        write_json(folder / VOCABULARY, vocabulary.to_json())
     return plan
+
+
+def _standing(folder: Path, plan: Plan) -> dict[int, ShardInfo]:
+    """The shards that need not be written. Where a file of one is gone or cut short, its record goes too."""
+    shards = {}
+    for number in range(len(plan.shards)):
+        info = ShardInfo.load(folder, number)
+        if info is None:
+            continue
+        try:
+            for file in (*info.files, *quarantine_of(info)):
+                file.check_size(folder)
+        except ShardError:
+            (folder / f"{info.name}.done.json").unlink()
+        else:
+            shards[number] = info
+    if len(shards) < len(plan.shards):
+        # A manifest says that all shards stand.
+        (folder / MANIFEST).unlink(missing_ok=True)
+    return shards
+
+
+def _declares(folder: Path, manifest: Manifest) -> bool:
+    """Whether this very manifest stands in the folder, whole."""
+    try:
+        return Manifest.load(folder).to_json() == manifest.to_json()
+    except MultitokError:
+        return False
 
 
 def _clean(folder: Path) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from multitok.errors import (
     CheckpointError,
     JobError,
-    MissingExtraError,
     RegistryError,
     ShardError,
     VocabularyError,
@@ -46,13 +45,15 @@ _ITEM_ERRNO = {
 }
 _JOB_ERRORS = (
     MemoryError,
-    MissingExtraError,
+    ImportError,
     RegistryError,
     CheckpointError,
     VocabularyError,
     ShardError,
     JobError,
 )
+# torch has no MemoryError: its GPUs raise a RuntimeError of their own, its main memory a plain one.
+_TORCH_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory")
 _MAX_MESSAGE = 500
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
@@ -62,6 +63,8 @@ def is_items_fault(error: Exception) -> bool:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, _JOB_ERRORS) or (isinstance(seen, OSError) and seen.errno not in (*_ITEM_ERRNO, None)):
+            return False
+        if isinstance(seen, RuntimeError) and _TORCH_OUT_OF_MEMORY.search(str(seen)):
             return False
         seen = seen.__cause__
     return True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multitok.protocol import Json, Modality
-from multitok.shards import ShardInfo
+from multitok.shards import FileInfo, ShardInfo
 
 
 @dataclass(frozen=True)
@@ -144,3 +144,9 @@ def num_quarantined(shard: ShardInfo) -> int:
     """Items in the shard's quarantine file, from its commit record."""
     found: Any = shard.note.get("num_quarantined", 0)
     return int(found)
+
+
+def quarantine_of(shard: ShardInfo) -> list[FileInfo]:
+    """The shard's quarantine file, from its commit record: one, or none."""
+    found: Any = shard.note.get("quarantine")
+    return [] if found is None else [FileInfo.from_json(found)]

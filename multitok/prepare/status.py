@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def status(out: str | Path) -> JobStatus:
 
     Raises:
         JobError: There is no job in the folder.
+        ShardError: A commit record or the plan is cut short; says what to do.
     """
     folder = Path(out)
     plan = Plan.load(folder)
@@ -70,9 +72,11 @@ def status(out: str | Path) -> JobStatus:
             done_bytes += plan.num_bytes(number)
         elif shard_name(number) in begun:
             running += 1
-        elif reason.exists():
-            data = json.loads(reason.read_text(encoding="utf-8"))
-            failed[number] = f"{data['error']}: {data['message']}"
+        else:
+            # A run that begins now removes what the last one left: gone means planned.
+            with contextlib.suppress(FileNotFoundError):
+                data = json.loads(reason.read_text(encoding="utf-8"))
+                failed[number] = f"{data['error']}: {data['message']}"
     return JobStatus(
         planned=len(plan.shards) - len(shards) - running - len(failed),
         running=running,

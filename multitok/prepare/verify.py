@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multitok.errors import JobError, ShardError
+from multitok.errors import FingerprintError, JobError, ShardError
 from multitok.frontend.media import Limits
 from multitok.prepare.job import VOCABULARY
 from multitok.prepare.plan import Plan, source_places
+from multitok.prepare.report import quarantine_of
 from multitok.prepare.sources import Rejected
 from multitok.prepare.worker import JobContext, Worker
-from multitok.shards import ShardReader, ShardSet
-from multitok.shards.files import FileInfo
+from multitok.shards import ShardInfo, ShardReader, ShardSet
 from multitok.vocabulary import Vocabulary
 
 _SHARDS = 8
@@ -46,6 +46,7 @@ def verify(out: str | Path, *, sample: int = 100) -> VerifyReport:
         What was found to be right.
     Raises:
         ShardError: A byte differs (names the file), or a document encodes to other IDs (names it).
+        FingerprintError: The vocabulary beside the shards is not theirs.
         JobError: The output has no plan, or sources to encode again are gone.
     """
     folder = Path(out)
@@ -57,17 +58,25 @@ def verify(out: str | Path, *, sample: int = 100) -> VerifyReport:
         raise JobError(f"{folder}: the manifest is of plan {shards.manifest.plan}, but plan.json is {found}")
     others = [source.listing for source in plan.sources if source.listing is not None]
     for info in shards.manifest.shards:
-        quarantine: Any = info.note.get("quarantine")
-        if quarantine is not None:
-            others.append(FileInfo.from_json(quarantine))
+        others += quarantine_of(info)
+        if ShardInfo.load(folder, info.index) != info:
+            raise ShardError(
+                f"{folder}: the commit record of {info.name} is missing or not that in the manifest: run prepare again"
+            )
     for file in others:
         file.check_content(folder)
+    vocabulary = Vocabulary.load(folder / VOCABULARY)
+    if vocabulary.fingerprint != shards.manifest.vocabulary:
+        raise FingerprintError(
+            f"{folder / VOCABULARY} is vocabulary {vocabulary.fingerprint}, the manifest is of "
+            f"{shards.manifest.vocabulary}: copy back the one that the job wrote"
+        )
     files = [*others, *(file for info in shards.manifest.shards for file in info.files)]
-    checked = _encode_again(folder, plan, shards, sample) if sample else 0
+    checked = _encode_again(folder, plan, shards, vocabulary, sample) if sample else 0
     return VerifyReport(len(files), sum(file.size_bytes for file in files), checked)
 
 
-def _encode_again(folder: Path, plan: Plan, shards: ShardSet, sample: int) -> int:
+def _encode_again(folder: Path, plan: Plan, shards: ShardSet, vocabulary: Vocabulary, sample: int) -> int:
     settings: Any = plan.settings
     paths = tuple(Path(place["path"]) for place in source_places(folder))
     for path in paths:
@@ -77,7 +86,7 @@ def _encode_again(folder: Path, plan: Plan, shards: ShardSet, sample: int) -> in
             )
     context = JobContext(
         out=folder,
-        vocabulary=Vocabulary.load(folder / VOCABULARY).to_json(),
+        vocabulary=vocabulary.to_json(),
         sources=paths,
         use=settings["use"],
         group_by_stem=settings["group_by_stem"],

@@ -15,7 +15,7 @@ from multitok.errors import JobError
 from multitok.frontend.media import Limits
 from multitok.interleave import Template
 from multitok.prepare.encode import Encoded, ItemEncoder
-from multitok.prepare.plan import Plan, listing_name
+from multitok.prepare.plan import Plan, listing_name, source_places
 from multitok.prepare.quarantine import QuarantineFile
 from multitok.prepare.report import Work, shard_note
 from multitok.prepare.routing import Routing
@@ -99,6 +99,7 @@ class Worker:
                         bytes_in[modality] = bytes_in.get(modality, 0) + count
                     if advance is not None:
                         advance(1, len(outcome.sequence))
+                self._check_unchanged(shard)
                 record = quarantine.finish()
                 writer.close(shard_note(bytes_in, None if record is None else record.to_json(), quarantine.count))
         except BaseException:
@@ -109,6 +110,20 @@ class Worker:
     def encode(self, shard: int) -> Iterator[Encoded | Rejected]:
         """The documents of a shard, in order, and what could not become one."""
         return self._encoder.encode(self._items(shard))
+
+    def _check_unchanged(self, shard: int) -> None:
+        """Raise if a file whose bytes or rows the plan counts was written to since: its items were others then.
+
+        The files of a folder are checked one by one as they are read.
+        """
+        places = source_places(self._out)
+        for number in sorted({number for number, _ in self.plan.shards[shard]}):
+            source = self._sources[number]
+            if source.kind != "folder" and source.identity()[1] != places[number]["digest"]:
+                raise JobError(
+                    f"source {source.path} was written to while the job ran: bring it back as it was, "
+                    "modification time included, or prepare into a new folder"
+                )
 
     def _items(self, shard: int) -> Iterator[tuple[Path, Item | Rejected]]:
         for number, part in self.plan.shards[shard]:

@@ -61,11 +61,17 @@ def test_folder_takes_files_in_path_order_and_reports_the_rest(tmp_path: Path) -
         (root / name).write_bytes(b"x")
     (root / "link.txt").symlink_to(root / "a.txt")
     (root / "loop").symlink_to(root)
+    (root / "gone.txt").symlink_to(root / "nothing.txt")
     found = [item.id for item in items(root)]
     assert found == [
         f"data/{name}" for name in sorted(["a-1.txt", "a.txt", "a/x.png", "ab.txt", "b/z.txt", "link.txt"])
     ]
-    assert skipped(root) == {".xyz (unknown)": 1, ".jsonl (give it as a source of its own)": 1}
+    assert skipped(root) == {
+        ".xyz (unknown)": 1,
+        ".jsonl (give it as a source of its own)": 1,
+        "links to folders": 1,
+        "broken links and special files": 1,
+    }
 
 
 @given(st.sets(st.text("ab-./ é", min_size=1, max_size=6).map(lambda s: s.strip("/. ")).filter(bool), max_size=8))

@@ -3,9 +3,9 @@
     photos/a.png photos/a.txt photos/b.png        three documents, or two with `group_by_stem`: (a.txt, a.png) (b.png)
 
 A file of several records (FASTA) is a document for each of them. Files are taken in the order of their relative
-paths. Hidden files and folders are left out. A link to a file counts as the file; a link to a folder is not
-followed. Files of unknown endings are left out and reported, and so are .jsonl, .parquet and .tar: they are sources
-of their own.
+paths. Hidden files and folders are left out. A link to a file counts as the file. Links to folders, links to nothing
+and files of unknown endings are left out and reported, and so are .jsonl, .parquet and .tar: they are sources of
+their own.
 
 The plan is a listing, one JSON line a document: [["photos/a.txt", 12], ["photos/a.png", 3456]] (path, bytes).
 A slice is a byte range of it, so neither planning nor reading holds more than one folder's names.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,7 +52,7 @@ class FolderSource(Source):
     def identity(self) -> tuple[int, str]:
         """See `Source`."""
         digest, total = hashlib.sha256(), 0
-        for group in self._groups():
+        for group in self._groups(Counter()):
             for file in group:
                 total += file.num_bytes
                 digest.update(json.dumps([file.path, file.num_bytes, file.modified_ns]).encode())
@@ -61,7 +62,7 @@ class FolderSource(Source):
         """See `Source`."""
         start = stop = cost = 0
         with listing.open("wb") as lines:
-            for group in self._groups():
+            for group in self._groups(findings.skipped):
                 kept = self._kept(group, findings)
                 if not kept:
                     continue
@@ -105,16 +106,16 @@ class FolderSource(Source):
                 findings.skipped[self.routing.why_skipped(file.path)] += 1
         return sorted(kept, key=lambda file: (self.routing.rank(file.path), file.path))
 
-    def _groups(self) -> Iterator[list[_File]]:
+    def _groups(self, skipped: Counter[str]) -> Iterator[list[_File]]:
         if not self.path.is_dir():
             status = self.path.stat()
             yield [_File(self.path.name, status.st_size, status.st_mtime_ns)]
         else:
-            yield from _walk(self.path, "", by_stem=self.group_by_stem)
+            yield from _walk(self.path, "", skipped, by_stem=self.group_by_stem)
 
 
-def _walk(root: Path, prefix: str, *, by_stem: bool) -> Iterator[list[_File]]:
-    """Files below `root / prefix`, in the order of their full relative paths, grouped."""
+def _walk(root: Path, prefix: str, skipped: Counter[str], *, by_stem: bool) -> Iterator[list[_File]]:
+    """Files below `root / prefix`, in the order of their full relative paths, grouped; counts what is no file."""
     entries: dict[str, list[_File] | None] = {}
     try:
         with os.scandir(root / prefix) as found:
@@ -131,6 +132,8 @@ def _walk(root: Path, prefix: str, *, by_stem: bool) -> Iterator[list[_File]]:
                     files = entries.setdefault(key, [])
                     assert files is not None
                     files.append(_File(name, status.st_size, status.st_mtime_ns))
+                else:
+                    skipped["links to folders" if entry.is_dir() else "broken links and special files"] += 1
     except OSError as error:
         raise JobError(
             f"{root / prefix} cannot be listed ({error.strerror}): make it readable, or leave it out"
@@ -138,7 +141,7 @@ def _walk(root: Path, prefix: str, *, by_stem: bool) -> Iterator[list[_File]]:
     for name in sorted(entries):
         group = entries[name]
         if group is None:
-            yield from _walk(root, name, by_stem=by_stem)
+            yield from _walk(root, name, skipped, by_stem=by_stem)
         else:
             yield sorted(group, key=lambda file: file.path)
 
