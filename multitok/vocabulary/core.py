@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from multitok import checkpoint
-from multitok.errors import FingerprintError, VocabularyError
+from multitok.errors import CheckpointError, FingerprintError, VocabularyError
 from multitok.protocol import Json, Modality, Tokenizer
 from multitok.vocabulary.blocks import TokenizerEntry
 from multitok.vocabulary.ids import IdSpace
@@ -215,6 +215,7 @@ class Vocabulary(IdSpace):
             Tokenizer by name, in the order of `names`.
         Raises:
             VocabularyError: No tokenizer of that name, or no source for it.
+            CheckpointError: Its checkpoint is gone or damaged.
             FingerprintError: What was loaded is another tokenizer; names both.
         """
         loaded: dict[str, Tokenizer[Any]] = {}
@@ -226,7 +227,13 @@ class Vocabulary(IdSpace):
                     f"the vocabulary does not say where tokenizer {name!r} lies: give sources={{{name!r}: ...}}, or "
                     "build the vocabulary from names and paths of checkpoints"
                 )
-            loaded[name] = checkpoint.load(source, name=name)
+            try:
+                loaded[name] = checkpoint.load(source, name=name)
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"tokenizer {name!r} is not where the vocabulary says, or is damaged: {error}. Put it back, give "
+                    f"sources={{{name!r}: ...}}, or build the vocabulary again from where it lies now: its IDs stay"
+                ) from error
             self.check_tokenizer(loaded[name], where=source)
         return loaded
 

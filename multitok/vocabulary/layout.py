@@ -72,7 +72,8 @@ class Layout:
     def _add_entry(self, entry: TokenizerEntry, input_only: bool) -> None:
         if entry.name in self.entries:
             raise VocabularyError(
-                f"two tokenizers named {entry.name!r}: give one another name by multitok.load(..., name=...)"
+                f"two tokenizers named {entry.name!r}: give one another name by multitok.load(..., name=...), on the "
+                "command line by NAME=CHECKPOINT"
             )
         self.entries[entry.name] = entry
         for codebook, size in enumerate(entry.spec.codebook_sizes):

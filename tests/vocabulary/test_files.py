@@ -11,7 +11,7 @@ import pytest
 
 import multitok
 from multitok import registry
-from multitok.errors import FingerprintError, VocabularyError
+from multitok.errors import CheckpointError, FingerprintError, VocabularyError
 from multitok.protocol import Modality
 from multitok.vocabulary import Block, TokenizerEntry, Vocabulary
 from tests.vocabulary.toy import Letters, entry
@@ -136,6 +136,8 @@ def test_tokenizers_load_from_where_they_came(tmp_path: Path, monkeypatch: pytes
     assert v.to_ids("shifted", loaded["shifted"].encode("a")).tolist() == [[1 + 26 + 3]]
     assert list(v.load_tokenizers(["shifted"])) == ["shifted"]
     (tmp_path / "shifted").rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"tokenizer 'shifted' is not where the vocabulary says.*give sources="):
+        v.load_tokenizers()
     assert list(v.load_tokenizers(["shifted"], sources={"shifted": str(tmp_path / "moved")})) == ["shifted"]
 
 
