@@ -64,6 +64,8 @@ def train_patch_tokenizer(
     cls = CLASSES.get(Modality(modality))
     if cls is None:
         raise SpecError(f"modality {str(modality)!r}: patch tokenizers are trained for {', '.join(CLASSES)}")
+    if len(patch) != len(cls.grid_axes) or min(patch) < 1:
+        raise SpecError(f"patch={tuple(patch)}: give one size of 1 or more along each of {', '.join(cls.grid_axes)}")
     length = math.prod(patch) * cls.channels
     if not 1 <= latent_dim <= length:
         raise SpecError(f"latent_dim={latent_dim}: patches of {tuple(patch)} allow 1 to {length}")

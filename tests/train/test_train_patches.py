@@ -103,6 +103,9 @@ def test_wrong_arguments() -> None:
         train_patch_tokenizer(Modality.AUDIO, [], patch=(8,), **SMALL)
     with pytest.raises(SpecError, match=r"latent_dim=13: .* allow 1 to 12"):
         train_patch_tokenizer("image", [], patch=(2, 2), codebook_sizes=(4,), latent_dim=13)
+    for patch in [(8,), (0, 8), (8, 8, 8)]:
+        with pytest.raises(SpecError, match="give one size of 1 or more along each of h, w"):
+            train_patch_tokenizer("image", [], patch=patch, **SMALL)
     with pytest.raises(SpecError, match="only volumes have one"):
         train_patch_tokenizer("image", [], patch=(8, 8), window=(0, 1), **SMALL)
     with pytest.raises(InputError, match="no raw items"):
