@@ -11,6 +11,7 @@ import sys
 import click
 
 from multitok import __version__
+from multitok.cli.messages import print_error
 from multitok.errors import MultitokError
 
 # Command -> its line in `multitok --help`. Its function is `command` in the module of the same name.
@@ -64,10 +65,6 @@ def main() -> None:
     """Run the command line; errors of this package and of the file system become one line and exit status 1."""
     try:
         cli.main(standalone_mode=True)
-    except MultitokError as error:
-        click.secho(f"multitok: {error}", fg="red", err=True)
-        sys.exit(1)
-    except OSError as error:
-        subject = f"{error.filename}: " if error.filename else ""
-        click.secho(f"multitok: {subject}{error.strerror or error}", fg="red", err=True)
+    except (MultitokError, OSError) as error:
+        print_error(error)
         sys.exit(1)

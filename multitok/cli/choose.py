@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from multitok.protocol import Modality
 
 if TYPE_CHECKING:
+    from multitok.shards import ShardSet
     from multitok.vocabulary import Vocabulary
 
 DEFAULT_CHECKPOINTS = {
@@ -35,6 +36,15 @@ def vocabulary(name_or_path: str) -> Vocabulary:
 
     inside = Path(name_or_path) / "vocabulary.json"
     return Vocabulary.load(inside if inside.is_file() else name_or_path)
+
+
+def prepared(folder: Path) -> tuple[ShardSet, Vocabulary]:
+    """The shards of a finished prepared folder, and their vocabulary."""
+    from multitok.shards import Manifest, ShardSet
+
+    Manifest.load(folder)  # first, so that a folder of something else is called that
+    joint = vocabulary(str(folder))
+    return ShardSet(folder, joint), joint
 
 
 def files_under(paths: Sequence[Path]) -> Iterator[Path]:

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 @click.command(name="decode")
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), help="File (one item) or folder (several) to write.")
-@click.option("--document", type=int, default=0, show_default=True, help="Which document of a prepared folder.")
-def command(source: Path, out: Path | None, document: int) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="File (one item) or folder (several). [SOURCE.decoded]")
+@click.option("--document", type=int, help="Which document of a prepared folder. [0]")
+def command(source: Path, out: Path | None, document: int | None) -> None:
     """Turn a codes file, or one document of a prepared folder, back into raw files.
 
     \b
     multitok decode photo.jpg.codes --out back.png
     multitok decode shards/ --document 3 --out document-3/
     """
-    items = _document_items(source, document) if source.is_dir() else _file_items(source)
+    if document is not None and not source.is_dir():
+        raise click.UsageError(f"--document is for prepared folders; {source} is a file")
+    items = _document_items(source, document or 0) if source.is_dir() else _file_items(source)
     for path in _write(items, out, source):
         click.echo(path)
 
@@ -37,13 +39,11 @@ def _file_items(path: Path) -> list[tuple[str, Tokenizer[Any], Codes]]:
 
 
 def _document_items(folder: Path, document: int) -> list[tuple[str, Tokenizer[Any], Codes]]:
-    from multitok.cli.choose import vocabulary
+    from multitok.cli.choose import prepared
     from multitok.errors import ShardError
     from multitok.interleave import Interleaver, Template
-    from multitok.shards import ShardSet
 
-    joint = vocabulary(str(folder))
-    shards = ShardSet(folder, joint)
+    shards, joint = prepared(folder)
     if not 0 <= document < len(shards):
         raise ShardError(f"{folder} has no document {document}: give 0 to {len(shards) - 1}")
     template = Template.from_json(shards.manifest.template)
@@ -58,17 +58,20 @@ def _write(items: list[tuple[str, Tokenizer[Any], Codes]], out: Path | None, sou
 
     if len(items) == 1 and (out is None or not out.is_dir()):
         key, tokenizer, codes = items[0]
-        target = out or source.with_name(f"{source.name.removesuffix('.codes')}.decoded")
+        ending = media.default_extension(tokenizer.spec.modality)
+        target = out or source.with_name(f"{source.name.removesuffix('.codes')}.decoded.{ending}")
         return [media.write(target, tokenizer.spec.modality, tokenizer.decode(codes), record_id=key or "sequence")]
-    folder = out or source.with_name(f"{source.name}.decoded")
-    if folder.suffix and not folder.is_dir():
+    folder = out or source.with_name(f"{source.name.removesuffix('.codes')}.decoded")
+    if media.modalities_of(folder.name) and not folder.is_dir():
         raise InputError(f"{source} decodes to {len(items)} items: give a folder as --out, not {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for i, (key, tokenizer, codes) in enumerate(items):
         # Ids come from files, so that they may hold what a path must not.
         stem = re.sub(r"[^\w.-]+", "_", key).lstrip(".")[:100] or str(i)
-        target = folder / (stem if re.match(r"\d+-", stem) else f"{i}-{stem}")
+        numbered = stem if re.match(r"\d+-", stem) else f"{i}-{stem}"
+        # Named in full: what follows the dot of an id (NM_000207.3) is no file ending.
+        target = folder / f"{numbered}.{media.default_extension(tokenizer.spec.modality)}"
         raw = tokenizer.decode(codes)
         written.append(media.write(target, tokenizer.spec.modality, raw, record_id=key or "sequence"))
     return written

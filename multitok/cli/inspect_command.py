@@ -26,6 +26,8 @@ def command(target: str, document: int | None) -> None:
     from multitok.checkpoint import CONFIG, shipped_checkpoints, shipped_vocabularies
 
     path = Path(target)
+    if document is not None and not (path / "manifest.json").is_file():
+        raise click.UsageError(f"--document is for finished prepared folders; {target} is none")
     if target in shipped_checkpoints() or (path / CONFIG).is_file():
         _print_checkpoint(target)
     elif (path / "manifest.json").is_file():
@@ -96,11 +98,10 @@ def _print_codes(path: Path) -> None:
 
 
 def _print_prepared(folder: Path, document: int | None) -> None:
-    from multitok.cli.choose import vocabulary
-    from multitok.cli.tables import human_count, print_table
-    from multitok.shards import ShardSet
+    from multitok.cli.choose import prepared
+    from multitok.cli.tables import human_count, plural, print_table
 
-    shards = ShardSet(folder, vocabulary(str(folder)))
+    shards, _ = prepared(folder)
     if document is not None:
         _print_document(shards, document)
         return
@@ -110,8 +111,8 @@ def _print_prepared(folder: Path, document: int | None) -> None:
         for modality, count in manifest.counts.items()
     ]
     print_table(str(folder), ("modality", "items", "tokens"), rows, right="items tokens")
-    size = f"{len(manifest.shards)} shards of {manifest.dtype.name}"
-    click.echo(f"{len(shards):,} documents, {shards.num_tokens:,} tokens in {size}")
+    size = f"{plural(len(manifest.shards), 'shard')} of {manifest.dtype.name}"
+    click.echo(f"{plural(len(shards), 'document')}, {plural(shards.num_tokens, 'token')} in {size}")
     click.echo(f"vocabulary {manifest.vocabulary}, {manifest.vocab_size:,} IDs")
 
 

@@ -26,7 +26,6 @@ def command(as_json: bool) -> None:
         (
             checkpoint,
             spec.kind,
-            spec.modality.value,
             f"[{', '.join([str(spec.num_codebooks), *spec.grid_axes])}]",
             _sizes(spec.codebook_sizes),
             "x".join(map(str, spec.stride)) if all(spec.stride) else "content",
@@ -34,7 +33,9 @@ def command(as_json: bool) -> None:
         )
         for checkpoint, spec in specs.items()
     ]
-    print_table("Shipped checkpoints", ("checkpoint", "kind", "raw", "codes", "sizes", "stride", "lossless"), rows)
+    print_table(
+        "Shipped checkpoints", ("checkpoint", "kind", "codes", "sizes", "stride", "lossless"), rows, wrap="sizes"
+    )
     if plugins:
         print_table("Kinds from plug-ins", ("kind", "class"), list(plugins.items()))
     without = sorted(set(KINDS) - {spec.kind for spec in specs.values()})

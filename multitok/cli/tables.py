@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-import shutil
+import io
 import sys
 from collections.abc import Sequence
 
+import click
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:
-    """Print rows as a table; columns named in `right` (space-separated) align right."""
+_PIPE_WIDTH = 100_000
+
+
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", wrap: str = ""
+) -> None:
+    """Print rows as a table.
+
+    Args:
+        title: A line above it; "" for none.
+        header: Names of the columns.
+        rows: One string a column.
+        right: Columns that align right, space-separated.
+        wrap: Columns that a narrow terminal breaks over lines, space-separated; "" lets it break all.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    if title:
+        # Above the table and not part of it: rich would break a long one to the table's width.
+        click.secho(title, bold=True)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for name in header:
-        table.add_column(name, justify="right" if name in right.split() else "left", overflow="fold")
+        table.add_column(
+            name,
+            justify="right" if name in right.split() else "left",
+            overflow="fold",
+            no_wrap=bool(wrap) and name not in wrap.split(),
+        )
     for row in rows:
         table.add_row(*row)
-    # A pipe has no width: give lines room there, so that other programs see each row whole.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False).print(table)
+    if sys.stdout.isatty():
+        Console(highlight=False, markup=False).print(table)
+        return
+    # A pipe has no width: other programs see each row whole, and no blanks at its end.
+    console = Console(file=io.StringIO(), width=_PIPE_WIDTH, highlight=False, markup=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def human_bytes(count: float) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from multitok.protocol import Modality
 
 _Command = Callable[..., Any]
 
@@ -18,10 +21,23 @@ def command() -> None:
     """Make a tokenizer from your own data; the result is a checkpoint folder for `--with`, `vocab` and `load`."""
 
 
+def _new_folder(context: click.Context, option: click.Parameter, out: Path) -> Path:
+    # Now, and not when hours of training are to be saved.
+    if out.exists():
+        raise click.BadParameter(f"{out} exists already: choose another folder or remove it first")
+    return out
+
+
 def _common(function: _Command) -> _Command:
     for option in (
         click.option("--name", help="Name inside a vocabulary. [by modality]"),
-        click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint folder to write."),
+        click.option(
+            "--out",
+            required=True,
+            type=click.Path(path_type=Path),
+            callback=_new_folder,
+            help="Checkpoint folder to write.",
+        ),
         click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)),
     ):
         function = option(function)
@@ -33,15 +49,12 @@ def _common(function: _Command) -> _Command:
 @click.option("--vocab-size", type=click.IntRange(257), default=32_768, show_default=True)
 def bpe(paths: tuple[Path, ...], out: Path, name: str | None, vocab_size: int) -> None:
     """Byte-pair encoding from text files and folders."""
-    from multitok.frontend import media
     from multitok.protocol import Modality
     from multitok.train.bpe import train_bpe
 
-    files = _files(paths, Modality.TEXT)
-    # Plain files are streamed; what is packed has to be unpacked whole.
-    texts = (str(media.read(path, modality=Modality.TEXT)) if path.suffix == ".gz" else path for path in files)
-    tokenizer = train_bpe(texts, vocab_size=vocab_size, name=name or "text")
-    _save(tokenizer, out, files, "byte-pair merges; deterministic, no seed")
+    reading = _Reading(_files(paths, Modality.TEXT), Modality.TEXT)
+    tokenizer = train_bpe(reading.texts(), vocab_size=vocab_size, name=name or "text")
+    _save(tokenizer, out, reading.used, "byte-pair merges; deterministic, no seed")
 
 
 def _patch_command(modality: str, patch: str, what: str) -> None:
@@ -63,16 +76,14 @@ def _patch_command(modality: str, patch: str, what: str) -> None:
         max_patches: int,
         seed: int,
     ) -> None:
-        from multitok.frontend import media
         from multitok.protocol import Modality
         from multitok.train.patches import train_patch_tokenizer
 
         kind = Modality(modality)
-        files = _files(paths, kind)
-        raws: Iterator[Any] = (media.read(path, modality=kind) for path in files)
+        reading = _Reading(_files(paths, kind), kind)
         tokenizer = train_patch_tokenizer(
             kind,
-            raws,
+            reading.raws(),
             patch=_sizes(patch),
             codebook_sizes=[codebook_size] * codebooks,
             latent_dim=latent_dim,
@@ -80,7 +91,7 @@ def _patch_command(modality: str, patch: str, what: str) -> None:
             seed=seed,
             name=name or modality,
         )
-        _save(tokenizer, out, files, f"principal components and residual k-means, seed {seed}")
+        _save(tokenizer, out, reading.used, f"principal components and residual k-means, seed {seed}")
 
     command.command(name=modality, help=f"{what} with residual codebooks, from files and folders.")(train)
 
@@ -96,17 +107,67 @@ _patch_command("volume", "4,4,4", "Volume blocks (values from 0 to 1)")
 @click.option("--seed", type=int, default=0, show_default=True)
 def dmel(paths: tuple[Path, ...], out: Path, name: str | None, levels: int, seed: int) -> None:
     """Spectrogram levels (dMel) fitted to sound files and folders."""
-    from multitok.frontend import media
     from multitok.protocol import Modality
     from multitok.train.dmel import train_dmel
 
-    files = _files(paths, Modality.AUDIO)
-    waves: Iterator[Any] = (media.read(path, modality=Modality.AUDIO) for path in files)
-    tokenizer = train_dmel(waves, num_levels=levels, seed=seed, name=name or "audio")
-    _save(tokenizer, out, files, f"levels fitted per band, seed {seed}")
+    reading = _Reading(_files(paths, Modality.AUDIO), Modality.AUDIO)
+    tokenizer = train_dmel(reading.raws(), num_levels=levels, seed=seed, name=name or "audio")
+    _save(tokenizer, out, reading.used, f"levels fitted per band, seed {seed}")
 
 
-def _files(paths: tuple[Path, ...], modality: Any) -> list[Path]:
+class _Reading:
+    """Reads files one by one; those that cannot be read are named on standard error and left out.
+
+    Args:
+        files: What to read.
+        modality: What to read them as.
+    """
+
+    def __init__(self, files: Sequence[Path], modality: Modality) -> None:
+        self._files = files
+        self._modality = modality
+        self.used: list[Path] = []
+
+    def raws(self) -> Iterator[Any]:
+        """The raw item of each file."""
+        from multitok.frontend import media
+
+        return self._each(lambda path: media.read(path, modality=self._modality))
+
+    def texts(self) -> Iterator[str | Path]:
+        """The paths of plain files, to be streamed, once they prove to be text; what is packed is unpacked whole."""
+        from multitok.frontend import media
+
+        return self._each(
+            lambda path: str(media.read(path, modality=self._modality)) if path.suffix == ".gz" else _checked(path)
+        )
+
+    def _each(self, read: Callable[[Path], Any]) -> Iterator[Any]:
+        from multitok.errors import InputError
+
+        for path in self._files:
+            try:
+                item = read(path)
+            except (InputError, OSError) as error:
+                click.echo(f"left out: {path}: {error}", err=True)
+                continue
+            self.used.append(path)
+            yield item
+
+
+def _checked(path: Path) -> Path:
+    from multitok.errors import InputError
+
+    with path.open(encoding="utf-8") as file:
+        try:
+            while file.read(2**20):
+                pass
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8 ({error.reason}): convert the file to UTF-8") from error
+    return path
+
+
+def _files(paths: tuple[Path, ...], modality: Modality) -> list[Path]:
     from multitok.cli.choose import files_under
     from multitok.frontend.media import modalities_of
 
@@ -127,11 +188,13 @@ def _save(tokenizer: Any, out: Path, files: list[Path], how: str) -> None:
     from multitok.checkpoint import save
 
     arguments = shlex.join(["multitok", *sys.argv[1:]])
+    first, last = f"`{files[0].name}`", f"`{files[-1].name}`"
+    data = f"1 file, {first}" if len(files) == 1 else f"{len(files):,} files, from {first} to {last}"
     card = f"""# {out.name}
 
 ## Data
 
-{len(files):,} files, from `{files[0].name}` to `{files[-1].name}`. Add where they come from.
+{data}. Add where they come from.
 
 ## Licence
 

@@ -95,6 +95,49 @@ def test_records_go_to_codes_and_back(tmp_path: Path) -> None:
     assert back == list(media.records(source))
 
 
+@pytest.mark.parametrize(
+    ("letters", "expected"),
+    [
+        (">NM_000207.3 insulin\nACGT\n", ["genes.fa.decoded.fasta"]),
+        (">NM_000207.3\nACGT\n>../x\nGG\n", ["0-NM_000207.3.fasta", "1-_x.fasta"]),
+    ],
+)
+def test_ids_with_dots_and_slashes_are_no_endings_or_folders(tmp_path: Path, letters: str, expected: list[str]) -> None:
+    source = tmp_path / "genes.fa"
+    source.write_text(letters)
+    ok("encode", source)
+    written = [Path(line) for line in ok("decode", f"{source}.codes").splitlines()]
+    assert [path.name for path in written] == expected
+    assert all(path.parent in (tmp_path, tmp_path / "genes.fa.decoded") for path in written)
+    assert [next(iter(media.records(path))) for path in written] == list(media.records(source))
+
+
+@pytest.mark.parametrize("name", ["photos/cat.png", "text/world.txt", "volumes/brain.npy"])
+def test_decode_names_the_file_where_no_name_is_given(tmp_path: Path, name: str) -> None:
+    codes = tmp_path / f"{Path(name).name}.codes"
+    ok("encode", DATA / name, "--out", codes)
+    written = Path(ok("decode", codes).strip())
+    assert written == tmp_path / f"{Path(name).name}.decoded{Path(name).suffix}"
+    assert written.is_file()
+
+
+def test_encode_goes_on_after_an_input_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "zero.png").touch()
+    (tmp_path / "a.txt").write_text("abc")
+    result = run("encode", tmp_path / "zero.png", tmp_path / "absent.txt", tmp_path, tmp_path / "a.txt")
+    assert result.exit_code == 1
+    assert (tmp_path / "a.txt.codes").is_file()
+    for words in ("zero.png: the file is empty", "absent.txt: No such file", "is a folder: give its files", "3 of 4"):
+        assert words in result.output
+
+
+def test_a_picture_may_come_by_standard_input(tmp_path: Path) -> None:
+    photo = (DATA / "photos" / "cat.png").read_bytes()
+    result = CliRunner().invoke(cli, ["encode", "-", "--out", str(tmp_path / "x.codes")], input=photo)
+    assert result.exit_code == 0, result.output
+    assert "image-patch8" in result.output
+
+
 def test_standard_input_and_printed_codes() -> None:
     line = json.loads(ok("encode", "-", "--print", "--with", "text-bytes", stdin="hé"))
     assert line == {"id": "", "codes": [[104, 195, 169]], "extent": [3]}
@@ -178,6 +221,8 @@ def test_mistakes_are_one_line_without_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.png"
+    codes = tmp_path / "a.codes"
+    ok("encode", DATA / "text" / "world.txt", "--out", codes)
     broken.write_bytes((DATA / "photos" / "cat.png").read_bytes()[:5000])
     for arguments, words in [
         (("encode", broken), "broken.png"),
@@ -186,11 +231,30 @@ def test_mistakes_are_one_line_without_traceback(
         (("decode", DATA / "photos" / "cat.png"), "is not a codes file"),
         (("prepare", DATA / "photos", "--vocab", "nope.json", "--out", tmp_path / "o"), "nope.json"),
         (("status", tmp_path), str(tmp_path)),
+        (("decode", tmp_path), "manifest.json is missing"),
+        (("decode", codes, "--out", tmp_path / "no" / "a.txt"), f"{tmp_path / 'no'}: there is no such folder"),
+        (("vocab", "text-bytes", "--out", tmp_path), f"{tmp_path}: Is a directory"),
+        (("vocab", "text-bytes", "bytes=text-bytes", "--out", tmp_path / "v"), "by NAME=CHECKPOINT"),
     ]:
         message = failing(monkeypatch, capsys, *arguments)
         assert message.startswith("multitok: ")
         assert words in message
         assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("arguments", [("inspect", "base"), ("decode", DATA / "documents.jsonl")])
+def test_a_document_is_asked_of_prepared_folders_only(arguments: tuple[str | Path, ...]) -> None:
+    result = run(*arguments, "--document", "0")
+    assert result.exit_code == 2
+    assert "--document is for" in result.output
+
+
+def test_tables_in_a_pipe_are_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / ("long" * 50) / "vocabulary.json"
+    path.parent.mkdir()
+    output = ok("vocab", "bytes=text-bytes", "--out", path)
+    assert output.splitlines()[0] == f"{path}: 384 IDs"
+    assert all(line == line.rstrip() for line in output.splitlines())
 
 
 def test_train_bpe_then_use_it(tmp_path: Path) -> None:
@@ -209,6 +273,26 @@ def test_train_image_then_use_it(tmp_path: Path) -> None:
     ok("encode", DATA / "photos" / "cat.png", "--with", out, "--out", tmp_path / "c.codes")
     ok("decode", tmp_path / "c.codes", "--out", tmp_path / "c.png")
     assert media.read(tmp_path / "c.png").shape == media.read(DATA / "photos" / "cat.png").shape
+
+
+def test_train_leaves_out_what_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "in" / "good.txt").write_text("the cat and the hat and the bat " * 20)
+    (tmp_path / "in" / "zero.png").touch()
+    (tmp_path / "in" / "cat.png").write_bytes((DATA / "photos" / "cat.png").read_bytes())
+    output = ok("train", "bpe", tmp_path / "in", "--vocab-size", "260", "--out", tmp_path / "bpe")
+    assert "left out" in output
+    assert "bad.txt: not UTF-8" in output
+    assert "1 file, `good.txt`" in (tmp_path / "bpe" / "card.md").read_text()
+    options = ("--codebooks", "1", "--codebook-size", "4", "--latent-dim", "4", "--max-patches", "200")
+    assert "zero.png: the file is empty" in ok("train", "image", tmp_path / "in", *options, "--out", tmp_path / "image")
+
+
+def test_train_refuses_a_folder_that_exists_before_it_reads(tmp_path: Path) -> None:
+    result = run("train", "bpe", DATA / "text", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "exists already" in result.output
 
 
 @pytest.mark.parametrize("module", ["torch", "numba", "pyarrow", "tokenizers", "PIL", "rich"])

@@ -22,12 +22,13 @@ from multitok.frontend.media.reader import (
 )
 from multitok.frontend.media.source import Limits
 from multitok.frontend.media.volume import normalise_volume
-from multitok.frontend.media.writer import write
+from multitok.frontend.media.writer import default_extension, write
 
 __all__ = [
     "Limits",
     "MediaInfo",
     "Raw",
+    "default_extension",
     "modalities_of",
     "modality_of",
     "normalise_volume",

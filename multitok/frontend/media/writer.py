@@ -15,6 +15,7 @@ An animation may store a run of equal frames as one; the .npy of a video keeps a
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -67,15 +68,18 @@ def write(
 
     Raises:
         InputError: The extension is not one this modality is written to, or `raw` is of the wrong type or shape.
+        FileNotFoundError: The folder does not exist.
     """
     writers = _WRITERS[modality]
     path = Path(path)
-    path = path if path.suffix else path.with_name(f"{path.name}.{next(iter(writers))}")
+    path = path if path.suffix else path.with_name(f"{path.name}.{default_extension(modality)}")
     extension = extension_of(path.name)
     if modality is not Modality.TEXT and (extension not in writers or path.suffix == ".gz"):
         allowed = ", ".join("." + name for name in writers)
         raise InputError(f"{path.name}: {modality} is written to {allowed}; convert from one of them")
     _check(path.name, modality, raw)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder: make it first", str(path.parent))
     options = _Options(extension, record_id, frame_rate_hz, float_audio)
     try:
         data = writers.get(extension, _text)(raw, options)
@@ -89,6 +93,11 @@ def write(
     temporary.write_bytes(data)
     os.replace(temporary, path)
     return path
+
+
+def default_extension(modality: Modality) -> str:
+    """The extension, without its dot, of the format that items of a modality are written to where none is named."""
+    return next(iter(_WRITERS[modality]))
 
 
 def _check(name: str, modality: Modality, raw: Any) -> None:
