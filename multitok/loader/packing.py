@@ -32,6 +32,8 @@ from multitok.loader.order import DocumentOrder
 Packing = Literal["concat_split", "first_fit", "best_fit"]
 PACKINGS: tuple[str, ...] = get_args(Packing)
 _CHUNK_DOCUMENTS = 4096
+_MAX_ROWS = 4096
+"""Of one plan of concat_split, whose rows do not depend on where a plan ends: a document may hold millions."""
 _WINDOW_ROWS = 256
 _MIN_WINDOW_DOCUMENTS = 256
 
@@ -119,6 +121,7 @@ class Packer:
             if num_rows:
                 break
             size *= 2
+        num_rows = min(num_rows, _MAX_ROWS)
         row_ends = np.arange(1, num_rows + 1) * self._row_tokens
         total = min(int(ends[-1]), int(row_ends[-1]))
         row_ends[-1] = total
@@ -188,7 +191,9 @@ def _first_fit(lengths: NDArray[np.int64], row_tokens: int) -> NDArray[np.int64]
     rows = np.empty(len(lengths), np.int64)
     used = full = 0  # rows below `full` have no room at all and are not looked at
     for piece, length in enumerate(lengths.tolist()):
-        row = full + int((room[full:used] >= length).argmax()) if used > full else used
+        # A piece as long as a row needs one of its own: nothing to look for, and a long document has many of them.
+        look = full < used and length < row_tokens
+        row = full + int((room[full:used] >= length).argmax()) if look else used
         if row == used or room[row] < length:
             row = used
             room[row] = row_tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from multitok.errors import SpecError
 from multitok.loader.order import DocumentOrder
-from multitok.loader.packing import PACKINGS, START, Packer, Place
+from multitok.loader.packing import PACKINGS, START, Packer, Place, _first_fit
 from tests.loader import reference
 
 
@@ -97,6 +99,31 @@ def test_resuming_costs_the_same_everywhere(packing: str) -> None:
         packer.plan(Place(0, position, 0))
         asked.append(corpus.asked)
     assert asked[0] == asked[1] == asked[2] <= 4096
+
+
+def test_plans_of_concat_split_may_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [90, 3, 1, 41, 8, 64, 5]
+    order = DocumentOrder(len(lengths), 3, shuffle=True)
+    whole = _rows(Packer(_Lengths(lengths), order, 8, "concat_split"), START, 0)
+    monkeypatch.setattr("multitok.loader.packing._MAX_ROWS", 2)
+    packer = Packer(_Lengths(lengths), order, 8, "concat_split")
+    assert len(packer.plan(START).after) == 2
+    assert _rows(packer, START, 0) == whole
+
+
+def test_a_huge_document_does_not_make_a_huge_plan() -> None:
+    packer = Packer(_Lengths([2**31 - 1] * 3), DocumentOrder(3, 0, shuffle=True), 4096, "concat_split")
+    plan = packer.plan(Place(0, 1, 2**31 - 2))
+    assert len(plan.after) <= 4096
+    assert plan.after[0] == Place(0, 2, 4095)
+
+
+def test_first_fit_looks_for_room_only_where_some_may_be() -> None:
+    """One row with a token's room stays open; full rows behind it are as many as a long document has."""
+    lengths = np.array([7, *[8] * 300_000, 1])
+    began = time.process_time()
+    assert np.array_equal(_first_fit(lengths, 8), [*range(300_001), 0])
+    assert time.process_time() - began < 2.5  # 0.2 s; looking through all rows for each takes 8 s
 
 
 def test_the_fit_packings_fill_well() -> None:
