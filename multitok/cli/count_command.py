@@ -12,6 +12,7 @@ from multitok.cli.options import document_options
 
 if TYPE_CHECKING:
     from multitok.interleave import Template
+    from multitok.prepare.sources import Rejected
 
 _SHOWN = 20
 
@@ -51,7 +52,7 @@ def command(
         group_by_stem=group_by_stem,
         limits=Limits(**limits),
     )
-    problems = [(f"{rejected.source}: {rejected.place}", rejected.message) for rejected in count.rejected]
+    problems = [(_where(rejected), rejected.message) for rejected in count.rejected]
     if as_json:
         modalities = {
             modality.value: {"items": part.items, "tokens": part.tokens, "bytes": part.num_bytes}
@@ -81,3 +82,10 @@ def command(
         click.echo(f"not counted: {where}: {reason}", err=True)
     if count.num_rejected > _SHOWN:
         click.echo(f"not counted: {count.num_rejected - _SHOWN:,} more items", err=True)
+
+
+def _where(rejected: Rejected) -> str:
+    """Its ID, which says the place too unless the source gave the ID."""
+    if rejected.id.startswith(rejected.source):
+        return rejected.id
+    return f"{rejected.source}: {rejected.id} ({rejected.place})"

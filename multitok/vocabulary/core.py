@@ -214,10 +214,12 @@ class Vocabulary(IdSpace):
         Returns:
             Tokenizer by name, in the order of `names`.
         Raises:
-            VocabularyError: No tokenizer of that name, or no source for it.
+            VocabularyError: No tokenizer of that name, no source for it, or one name in place of a list.
             CheckpointError: Its checkpoint is gone or damaged.
             FingerprintError: What was loaded is another tokenizer; names both.
         """
+        if isinstance(names, str):
+            raise VocabularyError(f"names={names!r}: give a list of names, [{names!r}]")
         loaded: dict[str, Tokenizer[Any]] = {}
         for name in self.entries if names is None else names:
             entry = self.entry(name)

@@ -154,16 +154,19 @@ def test_count_equals_what_prepare_writes(tmp_path: Path) -> None:
 
 
 def test_count_tells_what_it_leaves_out_and_refuses(tmp_path: Path) -> None:
-    lines = ['{"text": "good"}', *["[]"] * 25]
+    lines = ['{"text": "good"}', '{"id": "named", "text": ""}', *["[]"] * 25]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "b.jsonl").touch()
-    output = ok("count", tmp_path / "a.jsonl", tmp_path / "folder")
-    assert "1 document, 4 tokens" in output
+    (tmp_path / "folder" / "genes.fa").write_text(">one\nACGT\n>two\nA*\n")
+    output = ok("count", tmp_path / "folder", tmp_path / "a.jsonl")
+    assert "2 documents, 12 tokens" in output
     assert "left out: 1 x .jsonl (give it as a source of its own)" in output
-    assert "not counted: a.jsonl: byte 17: a document is a JSON object, this line is a list" in output
+    assert "not counted: a.jsonl:45: a document is a JSON object, this line is a list" in output
+    assert "not counted: a.jsonl: named (byte 17): the text is empty" in output
+    assert "not counted: folder/genes.fa#two: character '*'" in output
     assert output.count("not counted: ") == 21
-    assert "not counted: 5 more items" in output
+    assert "not counted: 7 more items" in output
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])

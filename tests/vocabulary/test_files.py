@@ -149,6 +149,8 @@ def test_another_tokenizer_under_the_same_name_is_refused(tmp_path: Path) -> Non
     expected = f"letters is a tokenizer 'letters' with fingerprint {multitok.fingerprint(Letters())[:12]}"
     with pytest.raises(FingerprintError, match=expected) as caught:
         v.load_tokenizers(sources={"letters": "letters"})
+    with pytest.raises(VocabularyError, match="give a list of names"):
+        v.load_tokenizers("letters")
     assert v.entry("letters").fingerprint[:12] in str(caught.value)
     v.check_tokenizer(Letters(shift=3))
     with pytest.raises(FingerprintError, match="the given tokenizer is a tokenizer 'letters'"):
