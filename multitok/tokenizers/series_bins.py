@@ -91,7 +91,7 @@ class SeriesBins(TokenizerBase[NDArray[np.float32]]):
         window = self._spec.stride[0]
         num_rows, num_channels = raw.shape
         num_windows = -(-num_rows // window)
-        rows = np.full((num_windows * window, num_channels), np.nan)  # float64 holds every sum and difference below
+        rows = np.full((num_windows * window, num_channels), np.nan)  # no sum or difference overflows float64
         rows[:num_rows] = raw
         values = rows.reshape(num_windows, window, num_channels)
         missing = np.isnan(values)
