@@ -161,7 +161,8 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
                 f"batch_size={batch_size}: give at least 1 row, and fewer than 2^31 tokens a batch, or None"
             )
         self._corpus = Corpus(folders, vocabulary)
-        self._stretches = None if shuffle_tokens is None else Stretches(self._corpus, shuffle_tokens)
+        # Read as they lie, documents need no cutting.
+        self._stretches = Stretches(self._corpus, shuffle_tokens) if shuffle and shuffle_tokens is not None else None
         units = self._corpus if self._stretches is None else self._stretches
         self._packer = Packer(units, DocumentOrder(len(units), seed, shuffle), sequence_length, packing)
         self._assemble = Assembler(self._corpus, pad_id, loss_weights or {})
