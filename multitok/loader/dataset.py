@@ -156,7 +156,7 @@ class PackedDataset(IterableDataset[dict[str, Any]]):
     ) -> None:
         if not 0 <= rank < world_size:
             raise SpecError(f"rank={rank} of world_size={world_size}: give a rank from 0 to world_size - 1")
-        if batch_size is not None and not 1 <= batch_size * sequence_length < 2**31:
+        if batch_size is not None and (batch_size < 1 or batch_size * sequence_length >= 2**31):
             raise SpecError(
                 f"batch_size={batch_size}: give at least 1 row, and fewer than 2^31 tokens a batch, or None"
             )

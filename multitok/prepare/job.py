@@ -199,7 +199,7 @@ def _check_arguments(
         raise JobError(f"executor={executor!r}: known are {', '.join(EXECUTORS)}")
     if shard_bytes < 1:
         raise JobError(f"shard_bytes={shard_bytes}: give 1 or more; the default is {DEFAULT_SHARD_BYTES}")
-    if error_budget < 0 or (isinstance(error_budget, float) and error_budget > 1):
+    if not error_budget >= 0 or (isinstance(error_budget, float) and error_budget > 1):  # NaN is neither
         raise JobError(f"error_budget={error_budget}: give a share from 0.0 to 1.0, or a number of items as an int")
 
 

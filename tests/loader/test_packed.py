@@ -271,6 +271,8 @@ def test_a_state_of_something_else_is_refused(folder: Path, tmp_path: Path) -> N
 def test_settings_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="rank=2 of world_size=2: give a rank from 0"):
         PackedDataset(folder, rank=2, world_size=2)
+    with pytest.raises(SpecError, match="sequence_length=0: give the tokens per row"):
+        PackedDataset(folder, 0, batch_size=1)
     with pytest.raises(SpecError, match="batch_size=0: give at least 1 row"):
         PackedDataset(folder, batch_size=0)
     with pytest.raises(SpecError, match=f"'smell': 1.* give numbers >= 0 for any of {', '.join(MODALITY_IDS)}"):

@@ -315,6 +315,7 @@ def test_a_foreign_tokenizer_stops_the_job(folder: Path, vocabulary: Vocabulary,
         ({"executor": "threads"}, "executor='threads': known are inline, process"),
         ({"shard_bytes": 0}, "shard_bytes=0: give 1 or more"),
         ({"error_budget": 1.5}, r"error_budget=1.5: give a share"),
+        ({"error_budget": float("nan")}, r"error_budget=nan: give a share"),
         ({"error_budget": -1}, r"error_budget=-1: give a share"),
     ],
 )
