@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import struct
 import tarfile
 import zlib
@@ -16,8 +17,22 @@ import soundfile
 from PIL import Image
 
 import multitok
+from multitok.prepare import prepare
 from multitok.tokenizers.image_patch import ImagePatch
 from multitok.vocabulary import Vocabulary
+
+SMALL = 20_000
+"""Shard bytes that cut the small folder into several shards."""
+
+
+def inline(sources: Any, vocabulary: Vocabulary, out: Path, **options: Any) -> Any:
+    """A job in this process, with small shards."""
+    return prepare(sources, vocabulary, out, **{"executor": "inline", "shard_bytes": SMALL, **options})
+
+
+def copied(out: Path, tmp_path: Path) -> Path:
+    """A copy of an output, to damage."""
+    return Path(shutil.copytree(out, tmp_path / "copy"))
 
 
 def build_vocabulary(folder: Path) -> Vocabulary:

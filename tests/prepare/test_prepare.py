@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,38 +14,28 @@ import pyarrow.parquet as pq
 import pytest
 
 import multitok
-from multitok.errors import FingerprintError, JobError, ShardError
+from multitok.errors import JobError
 from multitok.frontend.media import Limits
 from multitok.interleave import Interleaver, Template
-from multitok.prepare import prepare, status, verify
+from multitok.prepare import prepare, status
 from multitok.prepare.lock import job_lock
 from multitok.prepare.plan import Plan
 from multitok.prepare.worker import Worker
 from multitok.protocol import Modality
 from multitok.shards import ShardSet
 from multitok.vocabulary import Vocabulary
-from tests.prepare.corpus import fingerprint_of, jpeg, png, quarantined, sound, write_jsonl, write_tar
-
-SMALL = 20_000
-"""Shard bytes that cut the small folder into several shards."""
-
-
-def inline(sources: Any, vocabulary: Vocabulary, out: Path, **options: Any) -> Any:
-    """A job in this process, with small shards."""
-    return prepare(sources, vocabulary, out, **{"executor": "inline", "shard_bytes": SMALL, **options})
-
-
-@pytest.fixture(scope="module")
-def undisturbed(folder: Path, vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    report = inline([folder], vocabulary, out)
-    assert report.num_shards == report.new_shards >= 5
-    return out
-
-
-def copied(out: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(out, tmp_path / "copy"))
-
+from tests.prepare.corpus import (
+    SMALL,
+    copied,
+    fingerprint_of,
+    inline,
+    jpeg,
+    png,
+    quarantined,
+    sound,
+    write_jsonl,
+    write_tar,
+)
 
 # ---- what comes out
 
@@ -347,44 +336,7 @@ def test_places_that_cannot_be(folder: Path, vocabulary: Vocabulary, tmp_path: P
         status(tmp_path / "nowhere")
 
 
-# ---- verify
-
-
-def test_verify_reads_every_file_and_encodes_again(undisturbed: Path) -> None:
-    report = verify(undisturbed)
-    assert report.num_files == 3 * len(list(undisturbed.glob("*.done.json"))) + 1
-    assert report.num_documents > 10
-    assert verify(undisturbed, sample=0).num_documents == 0
-
-
-@pytest.mark.parametrize("name", ["shard-00001.bin", "shard-00002.segments.parquet", "source-00000.files.jsonl"])
-def test_verify_finds_a_flipped_bit(undisturbed: Path, tmp_path: Path, name: str) -> None:
-    out = copied(undisturbed, tmp_path)
-    data = bytearray((out / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (out / name).write_bytes(data)
-    with pytest.raises(ShardError, match=name):
-        verify(out)
-
-
-def test_verify_finds_sources_that_encode_to_other_ids(folder: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    data = tmp_path / "mixed"
-    shutil.copytree(folder, data)
-    inline([data], vocabulary, tmp_path / "out")
-    assert verify(tmp_path / "out").num_documents > 0
-    for path in data.rglob("*.txt"):
-        path.write_text(path.read_text().upper())
-    with pytest.raises(ShardError, match="encodes to other IDs now"):
-        verify(tmp_path / "out")
-    shutil.rmtree(data)
-    with pytest.raises(JobError, match=r"is gone.*sample=0"):
-        verify(tmp_path / "out")
-
-
-def test_shards_refuse_another_vocabulary(vocabulary: Vocabulary, undisturbed: Path) -> None:
-    with pytest.raises(FingerprintError):
-        ShardSet(undisturbed, vocabulary.extend(special_tokens=["<|more|>"]))
-    assert json.loads((undisturbed / "manifest.json").read_text())["plan"] == Plan.load(undisturbed).fingerprint  # type: ignore[union-attr]
+# ---- details
 
 
 def test_ids_equal_those_of_the_pieces_put_together_by_hand(
