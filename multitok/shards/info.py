@@ -23,7 +23,6 @@ from multitok.shards.files import TEMPORARY_SUFFIX, FileInfo, read_json, write_j
 
 FORMAT_VERSION = 1
 UINT16_VOCAB_SIZE = 65_500
-MAX_SHARDS = 100_000_000
 _SHARD_FILE = re.compile(r"^\.?(shard-\d{5,8})\.(bin|idx|segments\.parquet|done\.json)(\.[0-9a-f]{16}\.tmp)?$")
 
 

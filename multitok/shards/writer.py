@@ -64,7 +64,6 @@ class ShardWriter:
         self._lengths = array("i")
         self._counts: dict[Modality, Count] = {}
         self._num_tokens = 0
-        self._note: Mapping[str, Json] = {}
         name = shard_name(index)
         self._files: list[DurableFile] = []
         try:

@@ -16,12 +16,7 @@ from multitok.prepare.job import _check_place
 from multitok.prepare.quarantine import is_items_fault
 from multitok.prepare.worker import Worker
 from multitok.vocabulary import Vocabulary
-from tests.prepare.corpus import fingerprint_of, quarantined, write_folder, write_jsonl
-
-
-def inline(sources: list[Path], vocabulary: Vocabulary, out: Path, **options: Any) -> Any:
-    """A job in this process, with small shards."""
-    return prepare(sources, vocabulary, out, executor="inline", shard_bytes=20_000, **options)
+from tests.prepare.corpus import fingerprint_of, inline, quarantined, write_folder, write_jsonl
 
 
 @pytest.fixture(scope="module")
