@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CMAKE ?= cmake
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench wheel-check clean
+.PHONY: help demo test test-all lint bench native clean
 
 help:  ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml CMakeLists.txt
+$(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard native/CMakeLists.txt native/*.cpp native/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
@@ -32,6 +33,10 @@ lint: $(VENV)/.installed  ## ruff and mypy --strict
 bench: $(VENV)/.installed  ## Measure what the README states
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/run.py
+
+native:  ## Rebuild the native codebook search of this repository; quick after an edit
+	$(CMAKE) -S native -B build/native
+	$(CMAKE) --build build/native
 
 clean:  ## Remove what the targets above made
 	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
