@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from multitok.codebook.segment_sums import (
     SMALLEST_EXPONENT,
     numpy_segment_sums,
-    sum_exponent as sum_exponent,
+    sum_exponent,
     torch_segment_sums,
 )
 from multitok.errors import CodeRangeError, InputError, MultitokError, ShapeError, SpecError
