@@ -7,12 +7,15 @@
 
 namespace multitok {
 
-// A block of vectors, finite, as float32; `exact` holds the given values where they are float64, else it is null.
+// A block of vectors, finite. Given as float32 (or as what float32 holds exactly), `values` are they and `exact` is null.
+// Given as float64, `exact` are they, and `values` are rounded after the codebook's centre was subtracted, so that
+// nothing but that one rounding stands between x - centre and them. A path subtracts `centre` from `values`.
 struct Rows {
     const float* values;         // row r at values + r * stride
     int64_t stride;
     const double* exact;         // row r at exact + r * exact_stride
     int64_t exact_stride;
+    const float* centre;         // [D] the codebook's centre, or zeros where it is subtracted already
     int64_t count;
     const float* row(int64_t r) const { return values + r * stride; }
     const double* exact_row(int64_t r) const { return exact ? exact + r * exact_stride : nullptr; }
