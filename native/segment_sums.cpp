@@ -252,8 +252,8 @@ void share_rows(ThreadPool* pool, int workers, int64_t size, const Call& call, A
 
 void share(ThreadPool* pool, int64_t size, const Call& call, AddRows add, int64_t* counts, int64_t* sums) {
     const int64_t threads = pool == nullptr ? 1 : pool->threads();
-    // Whole vectors are read faster than pieces of them. Memory of its own pays where a thread has far more vectors than
-    // there are codes to merge.
+    // Whole vectors are read faster than pieces of them. Memory of its own pays where a thread has far more vectors
+    // than there are codes to merge.
     const int64_t affordable = 1 + kPrivateBytes / (size * (call.dim + 1) * int64_t{sizeof(int64_t)});
     const int64_t by_rows = std::min({threads, affordable, call.count / (16 * size)});
     const int64_t by_columns = std::min(threads, call.dim / kColumns);
