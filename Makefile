@@ -36,7 +36,7 @@ bench: $(VENV)/.installed  ## Measure what the README states
 
 native:  ## Rebuild the native codebook search of this repository; quick after an edit
 	$(CMAKE) -S native -B build/native
-	$(CMAKE) --build build/native
+	$(CMAKE) --build build/native --parallel $$(nproc)
 
 clean:  ## Remove what the targets above made
 	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
