@@ -1,9 +1,8 @@
 // The codebook as AMX reads it, tiles of bfloat16, and the proof of the bound that its scores keep.
 //
-// What is computed. V codes, D dimensions. Everything below is in units of `scale`, a power of two that brings the
-// largest value of the codes near 1, so that no codebook is too large or too small for float32. In reals, a = x - centre
-// and b = c - centre (MT_L2; else a = x, and b = c or c / |c|), and the score is s = a.b - h, h = |b|^2 / 2 (MT_L2) or 0.
-//   plain (D > 9):  a^, b^ are a, b rounded to bfloat16;  s~ = fl(a^.b^ - h^), h^ = h rounded to float32.
+// What is computed. V codes, D dimensions. In reals, a = x - centre and b = c - centre (MT_L2; else a = x, and b = c or
+// c / |c|), and the score is s = a.b - h with h = |b|^2 / 2 (MT_L2) or 0.
+//   plain (D > 9):   a^ and b^ are a and b rounded to bfloat16;  s~ = fl(a^.b^ - h^), h^ is h rounded to float32.
 //   folded (D <= 9): a = a1 + a2 + rest, b = b1 + b2 + rest and h = h1 + h2 + h3 + rest, pieces of bfloat16, and one
 //   step of 32 products gives a1.b1 + a2.b1 + a1.b2 - h1 - h2 - h3, from rows [a1, a2, a1, -1, -1, -1] and codes
 //   [b1, b1, b2, h1, h2, h3].
@@ -11,8 +10,8 @@
 // What is proven: |s~ - s| <= E for every code, E depending on the row alone; 2 E, rounded up, is the slack of decide.h.
 // Let u = 2^-24 and g(n) = n u / (1 - n u), the usual factor of n roundings (Higham, Accuracy and Stability of Numerical
 // Algorithms, 2nd ed., section 3.1). By the triangle inequality and Cauchy-Schwarz E is the sum of
-//   1. reading the row. float32 y = fl(x scale - centre scale) is rounded once, for float64 rows twice: |y - a| <=
-//      2 u |y| + sqrt(D) 2^-148, the second term for values that underflow.
+//   1. reading the row. The float32 y stands for a with |y - a| <= 2 u |y| + sqrt(D) 2^-149: it is fl(x - centre), rounded
+//      once, or once more where it was made from float64 values, and then it may underflow.
 //   2. rounding the row. Plain: r = |y - a^|; folded: r = |y - a1 - a2|. y - a^ is a float32 without rounding, as a^ is
 //      0 or within 2^-8 of y, so r, |a1| and |a2| are measured: roots of sums of squares in float32. For a sum S~ of
 //      D squares (no more than D roundings on any way through it, each with an underflow of at most 2^-149) the true
@@ -36,10 +35,9 @@
 // All terms are positive, so their evaluation in float32, fewer than 32 roundings, is made up for by a factor 1 + 2^-18,
 // and the constants below are rounded up.
 //
-// Overflow. A bounded row has |a^|^2 < 2^128 as float32, so |a^| < 2^64; |b^_d| <= 4, so partial sums stay below
-// 2^64 4 sqrt(D) + 16 D < 2^127. A row for which any measure is infinite or NaN enters the tiles as zeros and has a slack of
-// infinity: it is compared with every code. So is every row where the codebook holds values that float32 does not,
-// or D > 500,000.
+// Overflow. A row with a finite measure has |a^| < 2^64, and |b| < 2^50 (Book::bounded), so that no partial sum reaches
+// 2^127. A row with a measure that is infinite or not a number enters the tiles as zeros and gets an infinite slack: it
+// is compared with every code. So is every row where D > 500,000.
 #pragma once
 
 #include "book.h"
@@ -52,12 +50,9 @@ constexpr int64_t kMostFoldedDim = 9;                 // 3 D + 3 <= 32
 constexpr int64_t kMostTileDim = 500000;
 
 struct TileBook {
-    bool bounded = false;          // false: no bound holds for any row
     bool folded = false;
     int64_t steps = 0;             // of kStepValues products
     int64_t groups = 0;            // Book::groups rounded up to an even number; codes that do not exist score lowest
-    float scale = 1;
-    Aligned<float> centre;         // [steps * 32] centre * scale, then zeros
     Aligned<uint16_t> codes;       // [groups][steps][16 codes][32 values]
     Aligned<float> half_norm;      // [groups * 16] h^; not read where folded
 
@@ -69,7 +64,7 @@ struct TileBook {
     int64_t bytes() const;
 };
 
-// Needs Book::shifted, its bounds, and `centre`. Throws std::bad_alloc. Runs on any processor.
+// Needs a book that is bounded, with `shifted`. Throws std::bad_alloc. Runs on any processor.
 std::shared_ptr<TileBook> make_tile_book(const Book& book);
 
 }  // namespace multitok

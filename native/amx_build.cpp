@@ -32,15 +32,6 @@ float round_up(double value) {
     return larger < std::numeric_limits<float>::min() ? std::numeric_limits<float>::min() : static_cast<float>(larger);
 }
 
-// The power of two that brings the largest value into [1, 2), as far as float32 has it.
-float scale_for(const Book& book) {
-    float largest = 0;
-    for (int64_t i = 0; i < book.size * book.dim; i++) largest = std::fmax(largest, std::fabs(book.shifted[i]));
-    if (!(largest > 0) || std::isinf(largest)) return 1;
-    const int exponent = std::ilogb(largest);
-    return std::ldexp(1.0f, exponent > 126 ? -126 : exponent < -126 ? 126 : -exponent);
-}
-
 // The largest of a few measures over all codes, each >= 0.
 struct Largest {
     double high = 0, low = 0, residual = 0, half_norm_error = 0;
@@ -64,7 +55,7 @@ void place_code(const Book& book, int64_t code, TileBook* tile, Largest* largest
 
     double norm = 0, high = 0, low = 0, residual = 0;
     for (int64_t d = 0; d < dim; d++) {
-        const double value = static_cast<double>(values[d]) * tile->scale;
+        const double value = values[d];
         float piece[2] = {};
         const double left = split(value, tile->folded ? 2 : 1, piece);
         at(d) = bits_of(piece[0]);
@@ -104,10 +95,10 @@ void place_nothing(const Book& book, int64_t code, TileBook* tile) {
     }
 }
 
-// The sum of amx.h, twice. `largest` is in units of scale.
+// The sum of amx.h, twice.
 void set_bound(const Book& book, const Largest& largest, TileBook* tile) {
     const double dim = static_cast<double>(book.dim), u = 0x1p-24;
-    const double norm = book.largest_norm * tile->scale, shift = book.shift_error * tile->scale;
+    const double norm = book.largest_norm, shift = book.shift_error;
     const double products = (tile->folded ? 3 * dim + 3 : dim) + 4;
     const double roundings = products * u / (1 - products * u);
     const double code_error = largest.residual + shift;
@@ -130,24 +121,20 @@ void set_bound(const Book& book, const Largest& largest, TileBook* tile) {
     tile->constant = round_up(twice * (roundings * half_norm + half_norm_error + flushed));
     tile->per_square = l2 ? round_up(twice * definition) : 0;
     tile->largest_norm = round_up(norm);
-    tile->bounded = book.bounded && book.dim <= kMostTileDim && std::isfinite(tile->per_residual) &&
-                    std::isfinite(tile->per_high) && std::isfinite(tile->per_low) && std::isfinite(tile->constant);
+    if (book.dim > kMostTileDim) tile->constant = std::numeric_limits<float>::infinity();
 }
 
 }  // namespace
 
-int64_t TileBook::bytes() const { return centre.bytes() + codes.bytes() + half_norm.bytes(); }
+int64_t TileBook::bytes() const { return codes.bytes() + half_norm.bytes(); }
 
 std::shared_ptr<TileBook> make_tile_book(const Book& book) {
     auto tile = std::make_shared<TileBook>();
     tile->folded = book.dim <= kMostFoldedDim;
     tile->steps = (book.dim + kStepValues - 1) / kStepValues;
     tile->groups = (book.groups + 1) / 2 * 2;
-    tile->scale = scale_for(book);
-    tile->centre.reset(tile->steps * kStepValues);
     tile->codes.reset(tile->groups * tile->steps * kTileValues);
     tile->half_norm.reset(tile->groups * kGroup);
-    for (int64_t d = 0; d < book.dim; d++) tile->centre[d] = book.centre[d] * tile->scale;
     Largest largest;
     for (int64_t code = 0; code < book.size; code++) place_code(book, code, tile.get(), &largest);
     for (int64_t code = book.size; code < tile->groups * kGroup; code++) place_nothing(book, code, tile.get());

@@ -92,27 +92,13 @@ struct Measures {
     Float16 residual{}, high{}, low{};
 };
 
-MT_INLINE __mmask8 first8(int64_t count) { return static_cast<__mmask8>((1u << clamp(count, 0, 8)) - 1); }
-
-// 16 values of a row from dimension d on, in units of scale, less the centre; 0 from D on.
-MT_INLINE Float16 shifted_values(const TileBook& tile, const Rows& rows, int64_t row, int64_t d, int64_t left) {
-    const Float16 centre = load<Float16>(tile.centre.data() + d);
-    if (!rows.exact) return _mm512_fmsub_ps(load_first(rows.row(row) + d, left), splat(tile.scale), centre);
-    const double* values = rows.exact_row(row) + d;
-    const __m512d scale = _mm512_set1_pd(tile.scale);
-    const __m512d low = _mm512_fmsub_pd(_mm512_maskz_loadu_pd(first8(left), values), scale,
-                                        _mm512_cvtps_pd(_mm512_castps512_ps256(centre)));
-    const __m512d high = _mm512_fmsub_pd(_mm512_maskz_loadu_pd(first8(left - 8), values + 8), scale,
-                                         _mm512_cvtps_pd(_mm512_extractf32x8_ps(centre, 1)));
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
-}
-
-// Dimensions d to d + 16 of 16 rows, a row a lane; 0 for rows from `count` on.
-MT_INLINE void turned_values(const TileBook& tile, const Rows& rows, int64_t first, int64_t count, int64_t d,
-                             int64_t dim, Float16 (&y)[16]) {
+// Dimensions d to d + 16 of 16 rows less the centre, a row a lane; 0 from D on. Behind the last row it stands again.
+MT_INLINE void turned_values(const Rows& rows, int64_t first, int64_t d, int64_t dim, Float16 (&y)[16]) {
+    const Float16 centre = load_first(rows.centre + d, dim - d);
 #pragma GCC unroll 16
     for (int64_t i = 0; i < 16; i++) {
-        y[i] = i < count ? shifted_values(tile, rows, first + i, d, dim - d) : Float16{};
+        const int64_t row = first + i < rows.count ? first + i : rows.count - 1;
+        y[i] = load_first(rows.row(row) + d, dim - d) - centre;
     }
     transpose(y);
 }
@@ -131,12 +117,11 @@ MT_INLINE Int16 line_of(Float16 even, Float16 odd) {
 
 MT_INLINE void add_square(Float16& sum, Float16 y) { sum = multiply_add(y, y, sum); }
 
-static Measures pack_plain(const TileBook& tile, const Rows& rows, int64_t dim, int64_t first, int64_t count,
-                           uint16_t* lines) {
+static Measures pack_plain(const Rows& rows, int64_t dim, int64_t first, uint16_t* lines) {
     Measures measures;
     for (int64_t d = 0; d < dim; d += 16) {
         Float16 y[16];
-        turned_values(tile, rows, first, count, d, dim, y);
+        turned_values(rows, first, d, dim, y);
 #pragma GCC unroll 8
         for (int i = 0; i < 16; i += 2) {
             const Float16 even = nearest_bfloat16(y[i]), odd = nearest_bfloat16(y[i + 1]);
@@ -150,11 +135,10 @@ static Measures pack_plain(const TileBook& tile, const Rows& rows, int64_t dim, 
     return measures;
 }
 
-static Measures pack_folded(const TileBook& tile, const Rows& rows, int64_t dim, int64_t first, int64_t count,
-                            uint16_t* lines) {
+static Measures pack_folded(const Rows& rows, int64_t dim, int64_t first, uint16_t* lines) {
     Measures measures;
     Float16 y[16];
-    turned_values(tile, rows, first, count, 0, dim, y);
+    turned_values(rows, first, 0, dim, y);
     Float16 columns[kStepValues] = {};
     for (int64_t d = 0; d < dim; d++) {
         const Float16 high = nearest_bfloat16(y[d]), rest = y[d] - high, low = nearest_bfloat16(rest);
@@ -180,15 +164,14 @@ static Float16 slack_of(const TileBook& tile, const Measures& measures) {
     const Float16 slack = splat(tile.per_residual) * residual + splat(tile.per_high) * high +
                           splat(tile.per_low) * low + splat(tile.constant) + splat(tile.per_square) * reach * reach;
     const Float16 infinity = splat(__builtin_inff());
-    return tile.bounded ? static_cast<Float16>(slack < infinity ? slack : infinity) : infinity;
+    return slack < infinity ? slack : infinity;
 }
 
-// Packs 16 rows, `count` of them there, into their tiles and gives their slack. Rows without a bound enter as zeros,
-// so that nothing infinite is multiplied.
-static Float16 pack_rows(const TileBook& tile, const Rows& rows, int64_t dim, int64_t first, int64_t count,
-                         uint16_t* lines) {
-    const Float16 slack = slack_of(tile, tile.folded ? pack_folded(tile, rows, dim, first, count, lines)
-                                                     : pack_plain(tile, rows, dim, first, count, lines));
+// Packs 16 rows into their tiles and gives their slack. Rows without a bound enter as zeros, so that nothing infinite is
+// multiplied.
+static Float16 pack_rows(const TileBook& tile, const Rows& rows, int64_t dim, int64_t first, uint16_t* lines) {
+    const Measures measures = tile.folded ? pack_folded(rows, dim, first, lines) : pack_plain(rows, dim, first, lines);
+    const Float16 slack = slack_of(tile, measures);
     const Int16 bounded = slack < splat(__builtin_inff());
     if (bits_of(bounded) != 0xffffu) {
         for (int64_t line = 0; line < tile.steps * 16; line++) {
@@ -203,6 +186,7 @@ static Float16 pack_rows(const TileBook& tile, const Rows& rows, int64_t dim, in
 // Adds `steps` steps of 32 codes times 32 rows to four tiles of sums. Tiles 0 and 1: the first 16 codes with the first
 // and second 16 rows; 2 and 3: the second 16 codes. The second 16 codes and rows lie `apart` values behind the first.
 MT_INLINE void multiply(const uint16_t* codes, const uint16_t* rows, int64_t apart, int64_t steps) {
+#pragma GCC unroll 1
     for (int64_t step = 0; step < steps; step++, codes += kTileValues, rows += kTileValues) {
         _tile_loadd(4, codes, 64);
         _tile_loadd(6, rows, 64);
@@ -253,51 +237,49 @@ MT_INLINE Float16 largest_of(const float* sums, const float* half_norm) {
     return lane_max(even, odd);
 }
 
-// Enters the maxima of the groups `group` and `group` + 1 for 32 rows, from their sums.
+// Enters the maxima of the groups `group` and `group` + 1 for one pair of 16 rows, from their sums.
 template <bool kFolded>
-MT_INLINE void enter_maxima(const TileBook& tile, const float* sums, int64_t group, int64_t shift, float* maxima) {
+MT_INLINE void enter_maxima(const TileBook& tile, const float* sums, int64_t group, int64_t pair,
+                            TileScratch& scratch) {
+    const int64_t shift = scratch.unit_shift;
+    float* const maxima = scratch.maxima.data() + pair * scratch.maxima_stride * 32;
     for (int64_t g = group; g < group + 2; g++, sums += 512) {
         const float* half_norm = tile.half_norm.data() + g * kGroup;
         float* to = maxima + (g >> shift) * 32;
-        Float16 left = largest_of<kFolded>(sums, half_norm), right = largest_of<kFolded>(sums + 256, half_norm);
-        if (g & ((int64_t{1} << shift) - 1)) {
-            left = lane_max(left, load<Float16>(to));
-            right = lane_max(right, load<Float16>(to + 16));
-        }
-        store(to, left);
-        store(to + 16, right);
+        const Float16 left = largest_of<kFolded>(sums, half_norm);
+        const Float16 right = largest_of<kFolded>(sums + 256, half_norm);
+        const bool first = (g & ((int64_t{1} << shift) - 1)) == 0;
+        store(to, first ? left : lane_max(left, load<Float16>(to)));
+        store(to + 16, first ? right : lane_max(right, load<Float16>(to + 16)));
     }
 }
 
-// Maxima of all units for `pairs` pairs of packed rows.
+// Maxima of all units for `pairs` pairs of packed rows, where the codes have few steps. The maxima of one product are
+// taken after the next has been started, so that both kinds of work overlap.
 template <bool kFolded>
 static void score(const TileBook& tile, int64_t pairs, TileScratch& scratch) {
-    const int64_t apart = tile.steps * kTileValues;
-    const int64_t shift = scratch.unit_shift, maxima_size = scratch.maxima_stride * 32;
-    const auto enter = [&](int64_t group, int64_t pair, const float* sums) {
-        enter_maxima<kFolded>(tile, sums, group, shift, scratch.maxima.data() + pair * maxima_size);
-    };
-    settle_memory();
-    if (tile.steps <= kMostSteps) {
-        // The maxima of one product are taken after the next has been started, so that both kinds of work overlap.
-        int64_t last_group = -1, last_pair = 0;
-        float *sums = scratch.sums.data(), *last_sums = sums + kSums;
-        for (int64_t group = 0; group < tile.groups; group += 2) {
-            for (int64_t pair = 0; pair < pairs; pair++) {
-                clear_sums();
-                multiply(tile.codes.data() + group * apart, scratch.rows.data() + pair * 2 * apart, apart, tile.steps);
-                store_sums(sums);
-                if (last_group >= 0) enter(last_group, last_pair, last_sums);
-                last_group = group;
-                last_pair = pair;
-                float* const free = last_sums;
-                last_sums = sums;
-                sums = free;
-            }
+    const int64_t steps = kFolded ? 1 : tile.steps, apart = steps * kTileValues;
+    float *sums = scratch.sums.data(), *last_sums = sums + kSums;
+    int64_t last_group = -1, last_pair = 0;
+    for (int64_t group = 0; group < tile.groups; group += 2) {
+        for (int64_t pair = 0; pair < pairs; pair++) {
+            clear_sums();
+            multiply(tile.codes.data() + group * apart, scratch.rows.data() + pair * 2 * apart, apart, steps);
+            store_sums(sums);
+            if (last_group >= 0) enter_maxima<kFolded>(tile, last_sums, last_group, last_pair, scratch);
+            last_group = group;
+            last_pair = pair;
+            float* const free = last_sums;
+            last_sums = sums;
+            sums = free;
         }
-        enter(last_group, last_pair, last_sums);
-        return;
     }
+    enter_maxima<kFolded>(tile, last_sums, last_group, last_pair, scratch);
+}
+
+// The same for codes of many steps, kMostSteps of them at a time.
+static void score_in_parts(const TileBook& tile, int64_t pairs, TileScratch& scratch) {
+    const int64_t apart = tile.steps * kTileValues;
     for (int64_t group = 0; group < tile.groups; group += 2) {
         for (int64_t step = 0; step < tile.steps; step += kMostSteps) {
             const int64_t left = tile.steps - step, at = step * kTileValues;
@@ -307,7 +289,7 @@ static void score(const TileBook& tile, int64_t pairs, TileScratch& scratch) {
                 multiply(tile.codes.data() + group * apart + at, scratch.rows.data() + pair * 2 * apart + at, apart,
                          left < kMostSteps ? left : kMostSteps);
                 store_sums(sums);
-                if (left <= kMostSteps) enter(group, pair, sums);
+                if (left <= kMostSteps) enter_maxima<false>(tile, sums, group, pair, scratch);
             }
         }
     }
@@ -318,13 +300,18 @@ static void propose(const Book& book, const TileBook& tile, const Rows& rows, in
                     TileScratch& scratch) {
     const int64_t pairs = (count + 31) / 32, tile_size = tile.steps * kTileValues;
     for (int64_t half = 0; half < 2 * pairs; half++) {
-        const int64_t from = half * 16;
-        const Float16 slack = pack_rows(tile, rows, book.dim, first + from, clamp(count - from, 0, 16),
-                                        scratch.rows.data() + half * tile_size);
-        store(scratch.slack.data() + from, slack);
+        const Float16 slack =
+            pack_rows(tile, rows, book.dim, first + half * 16, scratch.rows.data() + half * tile_size);
+        store(scratch.slack.data() + half * 16, slack);
     }
-    if (!tile.bounded) return;
-    tile.folded ? score<true>(tile, pairs, scratch) : score<false>(tile, pairs, scratch);
+    settle_memory();
+    if (tile.folded) {
+        score<true>(tile, pairs, scratch);
+    } else if (tile.steps <= kMostSteps) {
+        score<false>(tile, pairs, scratch);
+    } else {
+        score_in_parts(tile, pairs, scratch);
+    }
 }
 
 // ---- the path ---------------------------------------------------------------------------------------------------
