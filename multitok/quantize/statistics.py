@@ -68,6 +68,12 @@ def code_sums(
         InputError: A value is NaN or infinite (the message names its row), or another rank refused its vectors.
         SpecError: With this exponent the sums may overflow; or `group` is True and there is no process group.
     """
+    if is_tensor(vectors) and _compiling():
+        from multitok.quantize import torch_ops
+
+        name = _process_group(group).group_name if group else ""
+        sums, counts = torch_ops.code_sums(vectors.detach(), codes, codebook_size, exponent, name)
+        return counts, sums
     counts, sums, used = fixed_code_sums(vectors, codes, codebook_size, exponent=exponent, group=group)
     return counts, _float64(sums) * 2.0**-used  # rounds once, in the conversion
 
@@ -112,7 +118,7 @@ def fixed_code_sums(
     if ranks is not None:
         largest, count = _over_ranks(largest, count, refused, vectors, ranks)
     used = _exponent(exponent, largest, count)
-    segment_sums: Any = torch_segment_sums if _is_tensor(vectors) else numpy_segment_sums
+    segment_sums: Any = torch_segment_sums if is_tensor(vectors) else numpy_segment_sums
     counts, sums = segment_sums(vectors, codes, codebook_size, used)
     if ranks is not None:
         _add_over_ranks(counts, ranks)
@@ -185,18 +191,25 @@ def ema_codebook(counts_ema: Any, sums_ema: Any, *, epsilon: float = 1e-5) -> An
     return sums_ema / smoothed[:, None]
 
 
-def _is_tensor(array: object) -> TypeGuard[torch.Tensor]:
+def is_tensor(array: object) -> TypeGuard[torch.Tensor]:
+    """Whether `array` is a torch tensor; imports nothing."""
     torch = sys.modules.get("torch")  # no tensor was made where torch was not imported
     return torch is not None and isinstance(array, torch.Tensor)
 
 
+def _compiling() -> bool:
+    import torch
+
+    return torch.compiler.is_compiling()
+
+
 def _float64(array: Any) -> Any:
-    return array.double() if _is_tensor(array) else array.astype(np.float64)
+    return array.double() if is_tensor(array) else array.astype(np.float64)
 
 
 def _rows(vectors: Any, codes: Any) -> tuple[Any, Any]:
     """Both with one leading axis and without gradients; all is checked but the values."""
-    if _is_tensor(vectors) and _is_tensor(codes):
+    if is_tensor(vectors) and is_tensor(codes):
         import torch
 
         vectors, codes = vectors.detach(), codes.detach()
@@ -224,7 +237,7 @@ def _largest(vectors: Any, codes: Any, codebook_size: int) -> float:
         raise SpecError(f"codebook_size={codebook_size}: give at least 1")
     if len(vectors) == 0:
         return 0.0
-    if _is_tensor(vectors):
+    if is_tensor(vectors):
         import torch
 
         ends = (*torch.aminmax(vectors), *torch.aminmax(codes))
@@ -243,7 +256,7 @@ def _largest(vectors: Any, codes: Any, codebook_size: int) -> float:
 
 
 def _first_row_not_finite(vectors: Any) -> int:
-    bad = ~vectors.isfinite() if _is_tensor(vectors) else ~np.isfinite(vectors)
+    bad = ~vectors.isfinite() if is_tensor(vectors) else ~np.isfinite(vectors)
     return int(bad.any(1).nonzero()[0][0])
 
 
@@ -277,7 +290,7 @@ def _over_ranks(
     import torch
     import torch.distributed as dist
 
-    device = vectors.device if _is_tensor(vectors) else "cpu"
+    device = vectors.device if is_tensor(vectors) else "cpu"
     own = torch.tensor([largest, count, refused is not None], dtype=torch.float64, device=device)
     gathered = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(gathered, own, group)
@@ -295,12 +308,12 @@ def _add_over_ranks(integers: Any, group: ProcessGroup) -> None:
     import torch
     import torch.distributed as dist
 
-    dist.all_reduce(integers if _is_tensor(integers) else torch.from_numpy(integers), group=group)
+    dist.all_reduce(integers if is_tensor(integers) else torch.from_numpy(integers), group=group)
 
 
 def _ordered_sum(values: Any) -> Any:
     """Sum of [V] in the order of a binary tree, which no library, device or number of threads changes."""
-    values = values.clone() if _is_tensor(values) else values.copy()
+    values = values.clone() if is_tensor(values) else values.copy()
     count = len(values)
     while count > 1:
         half = (count + 1) // 2

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import CodeRangeError, InputError
+from multitok.quantize.statistics import is_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 
-def usage(codes: NDArray[np.int32], codebook_size: int) -> float:
+def usage(codes: NDArray[np.integer[Any]] | torch.Tensor, codebook_size: int) -> float:
     """Share of the codebook's codes that occur in `codes`.
 
     Args:
-        codes: Integers of any shape, of one codebook.
+        codes: Integers of any shape, of one codebook; an array or a tensor.
         codebook_size: How many codes there are.
 
     Returns:
@@ -25,11 +31,11 @@ def usage(codes: NDArray[np.int32], codebook_size: int) -> float:
     return float(np.count_nonzero(_counts(codes, codebook_size)) / codebook_size)
 
 
-def perplexity(codes: NDArray[np.int32], codebook_size: int) -> float:
+def perplexity(codes: NDArray[np.integer[Any]] | torch.Tensor, codebook_size: int) -> float:
     """How many equally frequent codes would carry as much: exp of the entropy of the codes' frequencies.
 
     Args:
-        codes: Integers of any shape, of one codebook.
+        codes: Integers of any shape, of one codebook; an array or a tensor.
         codebook_size: How many codes there are.
 
     Returns:
@@ -44,8 +50,8 @@ def perplexity(codes: NDArray[np.int32], codebook_size: int) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def _counts(codes: NDArray[np.int32], codebook_size: int) -> NDArray[np.int64]:
-    flat = np.asarray(codes).ravel()
+def _counts(codes: NDArray[np.integer[Any]] | torch.Tensor, codebook_size: int) -> NDArray[np.int64]:
+    flat = np.asarray(codes.cpu() if is_tensor(codes) else codes).ravel()
     if flat.size == 0:
         raise InputError("no codes given: usage and perplexity need at least one")
     if flat.min() < 0 or flat.max() >= codebook_size:

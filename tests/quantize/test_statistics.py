@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -17,7 +19,16 @@ from numpy.typing import NDArray
 
 from multitok.codebook import native, segment_sums
 from multitok.errors import CodeRangeError, InputError, ShapeError, SpecError
-from multitok.quantize import code_sums, ema_codebook, ema_update, fixed_code_sums, perplexity, sum_exponent, usage
+from multitok.quantize import (
+    code_sums,
+    ema_codebook,
+    ema_update,
+    fixed_code_sums,
+    perplexity,
+    sum_exponent,
+    torch_ops,
+    usage,
+)
 from tests.quantize import ranks
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -160,10 +171,8 @@ def test_any_leading_shape_and_layout(engine: str) -> None:
         (np.asfortranarray(vectors), codes.astype(np.int64)),
         (vectors[::-1], codes[::-1]),
     ]:
-        for found in (
-            code_sums(x, c, 11),
-            code_sums(torch.tensor(x.copy()).mT.contiguous().mT, torch.tensor(c.copy()), 11),
-        ):
+        tensor = torch.tensor(x.copy()).mT.contiguous().mT  # keeps the values, changes the strides
+        for found in (code_sums(x, c, 11), code_sums(tensor, torch.tensor(c.copy()), 11)):
             assert np.array_equal(found[0], expected[0])
             assert np.array_equal(found[1], expected[1])
     single = code_sums(vectors[0], codes[0:1].reshape(()), 11)
@@ -235,16 +244,44 @@ def test_every_number_of_ranks_gives_the_same_bits(tmp_path: Path) -> None:
             assert found[rank][name] == [counts.tobytes().hex(), sums.tobytes().hex()], (name, rank)
     # The refusal of one rank ends the call on all of them, each with its own words.
     assert "infinity in row 0 of 1" in found[1]["refused"]
-    assert (
-        found[0]["refused"]
-        == found[2]["refused"]
-        == "rank 1 of the group refused its vectors or codes: its own error says why"
-    )
+    assert found[0]["refused"] == found[2]["refused"]
+    assert "rank 1 of the group refused its vectors or codes" in found[0]["refused"]
 
 
 def test_a_group_that_does_not_exist() -> None:
     with pytest.raises(SpecError, match="group=True, but there is no process group"):
         code_sums(ONES, ZEROS, 1, group=True)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process only."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("group", [None, True])
+def test_compiles_without_a_break(alone: None, group: bool | None) -> None:
+    def step(vectors: torch.Tensor, codes: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> Any:
+        state = ema_update(*state, *code_sums(vectors * 2, codes, 11, group=group), 0.9)
+        return *state, ema_codebook(*state)
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (30, 41):
+        vectors, codes = (torch.from_numpy(each) for each in draw(8, count=count))
+        state = torch.rand(11).double(), torch.rand(11, 5).double()
+        found = compiled(vectors.requires_grad_(), codes, state)
+        for left, right in zip(found, step(vectors, codes, state), strict=True):
+            assert torch.equal(left, right)
+            assert not left.requires_grad
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_operator_keeps_the_rules_of_torch(dtype: torch.dtype) -> None:
+    vectors, codes = torch.randn(4, 6, 5).to(dtype), torch.randint(0, 7, (4, 6))
+    torch.library.opcheck(torch_ops.code_sums, (vectors, codes, 7))
+    torch.library.opcheck(torch_ops.code_sums, (vectors[:, ::2], codes[:, ::2], 7, 3))
 
 
 def test_moving_averages_equal_a_loop() -> None:
@@ -266,9 +303,8 @@ def test_moving_averages_equal_a_loop() -> None:
     total = sum(n for n, _ in expected)
     smoothed = [(n + 0.01) * total / (total + 7 * 0.01) for n, _ in expected]
     assert sum(smoothed) == pytest.approx(total)
-    assert codebook == pytest.approx(
-        np.array([[m / n for m in row] for (_, row), n in zip(expected, smoothed, strict=True)])
-    )
+    means = [[m / n for m in row] for (_, row), n in zip(expected, smoothed, strict=True)]
+    assert codebook == pytest.approx(np.array(means))
     assert codebook[6].tolist() == [0, 0, 0]  # never used
 
 
