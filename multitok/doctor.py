@@ -13,8 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from multitok import __version__
 from multitok.checkpoint import load, shipped_checkpoints
+from multitok.codebook import native
 from multitok.errors import MultitokError
 from multitok.protocol import Json
 from multitok.registry import KINDS, kinds
@@ -37,6 +40,15 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "ray": (("ray",), "prepare on many machines"),
     "video": (("av",), "mp4, mkv, webm, mov and avi files"),
 }
+# Native search path -> the processor features it needs, the fastest first.
+NATIVE_PATHS = {
+    "amx": {"amx_tile", "amx_bf16", "avx512_bf16", "avx512f"},
+    "avx512-vnni": {"avx512_vnni", "avx512f"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "avx2": {"avx2", "fma"},
+}
+# Codebooks [V, D] by which the paths are shown: one for a matrix product, one for a tree.
+EXAMPLE_CODEBOOKS = ((1024, 256), (16384, 4))
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve")
 
 
@@ -62,7 +74,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; imports the base packages, so it takes seconds."""
-    return [*_machine(), *_packages(), *_backends(), *_extras(), *_checkpoints()]
+    return [*_machine(), *_packages(), *_codebook_search(), *_extras(), *_checkpoints()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -99,8 +111,13 @@ def _import_fix(package: str) -> str:
     return f"pip install --force-reinstall {package}"
 
 
-def _backends() -> Iterator[Finding]:
-    yield Finding("Codebook search", "numpy", "ok", "float64-exact, chunked")
+def _codebook_search() -> Iterator[Finding]:
+    reason = native.available()
+    if reason is not None:
+        cause, _, fix = reason.partition("; ")
+        yield Finding("Codebook search", "native", "absent", f"{cause}; torch searches, slower", fix)
+    else:
+        yield from _native_paths()
     try:
         import torch
 
@@ -110,6 +127,32 @@ def _backends() -> Iterator[Finding]:
             yield Finding("Codebook search", "GPU", "absent", "no CUDA device visible to torch")
     except ImportError:
         yield Finding("Codebook search", "GPU", "absent", "torch does not import")
+
+
+def _native_paths() -> Iterator[Finding]:
+    try:
+        taken = [f"{_native_path(*shape)} for V {shape[0]:,} D {shape[1]}" for shape in EXAMPLE_CODEBOOKS]
+    except MultitokError as error:
+        yield Finding("Codebook search", "native", "broken", str(error), "unset MULTITOK_NATIVE_PATH")
+        return
+    threads = native.thread_count()
+    yield Finding("Codebook search", "native", "ok", f"{', '.join(taken)}, threads: {threads}")
+    supported, flags = native.supported_paths(), _cpu_flags()
+    for path, needed in NATIVE_PATHS.items():
+        if path in supported:
+            return
+        missing = " ".join(sorted(needed - flags))
+        if missing:
+            yield Finding("Codebook search", path, "absent", f"this machine does not offer {missing}")
+        else:
+            yield Finding("Codebook search", path, "absent", "the library was built without it", native.REBUILD)
+
+
+def _native_path(size: int, dim: int) -> str:
+    """The path that searches a codebook of this shape here."""
+    values = np.zeros((size, dim), np.float32)
+    matrix = native.Matrix(values.ctypes.data, "float32", size, dim, dim)
+    return native.NativeCodebook(matrix, metric="l2").path(count=1000)
 
 
 def _extras() -> Iterator[Finding]:

@@ -27,6 +27,7 @@ from multitok.errors import InputError, SpecError
 INTERFACE_VERSION = 1
 LIBRARY = "libmultitok_codebook.so"
 MAX_NEAREST = 16
+REBUILD = "pip install --force-reinstall --no-deps --no-cache-dir multitok  (in a repository: make native)"
 
 # The numbers of native/multitok_codebook.h.
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
@@ -94,9 +95,9 @@ class Statistics(ctypes.Structure):
 
 
 def available() -> str | None:
-    """None where the native search can be used, else the reason why not and what to do."""
+    """None where the native search can be used, else "the reason why not; what to do"."""
     if os.environ.get("MULTITOK_NATIVE") == "0":
-        return "switched off by MULTITOK_NATIVE=0"
+        return "switched off by MULTITOK_NATIVE=0; unset MULTITOK_NATIVE"
     loaded = _load()
     return loaded if isinstance(loaded, str) else None
 
@@ -142,7 +143,11 @@ class NativeCodebook:
             values.pointer, DTYPES[values.dtype], values.rows, values.dim, METRICS[metric],
             _AUTO if named is None else _path_number(named), ctypes.byref(handle), ctypes.byref(bad_row),
         )  # fmt: skip
-        _check(status, bad_row, f"path {named!r} does not run here, or not for a {metric} codebook of this size")
+        _check(
+            status,
+            bad_row,
+            f"path {named!r} does not run here, or not for a codebook of this shape and metric {metric!r}",
+        )
         self.size, self.dim, self.metric = values.rows, values.dim, metric
         self._handle = handle
         self._call = library.mt_search
@@ -326,25 +331,19 @@ def _library() -> ctypes.CDLL:
 
 @functools.cache
 def _load() -> ctypes.CDLL | str:
-    """The library with its signatures declared, or why there is none."""
+    """The library with its signatures declared, or why there is none and what to do."""
     path = library_path()
     if path is None:
-        return (
-            f"{LIBRARY} was not built: there was no C++ compiler; install g++ and "
-            "`pip install --force-reinstall --no-deps multitok` (in a repository: `make native`)"
-        )
+        return f"{LIBRARY} was not built, for want of a C++ compiler; install g++, then {REBUILD}"
     try:
         library = ctypes.CDLL(str(path))
         library.mt_interface_version.restype = ctypes.c_int32
         version = library.mt_interface_version()
         if version != INTERFACE_VERSION:
-            return (
-                f"{path} has interface version {version}, this multitok needs {INTERFACE_VERSION}; "
-                "`pip install --force-reinstall --no-deps multitok` (in a repository: `make native`)"
-            )
+            return f"{path} has interface version {version}, multitok here needs {INTERFACE_VERSION}; {REBUILD}"
         _declare(library)
     except (OSError, AttributeError) as error:
-        return f"{path} cannot be loaded: {error}"
+        return f"{path} cannot be loaded: {error}; {REBUILD}"
     return library
 
 
