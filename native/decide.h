@@ -258,6 +258,21 @@ static void scan_row(const Book& book, const Rows& rows, int64_t row, DecideScra
     decide_row<0>(book, rows, row, all, scratch.unit_count, scratch, results);
 }
 
+// Counts the lanes of `near` and writes `unit` into them.
+MT_INLINE void note(uint32_t near, int32_t unit, Int16& hits, Int16& last) {
+#if defined(__AVX512F__)
+    const auto mask = static_cast<__mmask16>(near);
+    const __m512i count = reinterpret_cast<__m512i>(hits);
+    hits = reinterpret_cast<Int16>(_mm512_mask_add_epi32(count, mask, count, _mm512_set1_epi32(1)));
+    last = reinterpret_cast<Int16>(_mm512_mask_set1_epi32(reinterpret_cast<__m512i>(last), mask, unit));
+#else
+    for (; near; near &= near - 1) {
+        hits[__builtin_ctz(near)]++;
+        last[__builtin_ctz(near)] = unit;
+    }
+#endif
+}
+
 MT_INLINE Float16 lowest(Float16) { return splat(-__builtin_inff()); }
 MT_INLINE Int16 lowest(Int16) { return splat(INT32_MIN); }
 
@@ -286,9 +301,7 @@ static void decide_lanes(const Book& book, const Rows& rows, int64_t first, int6
     const Vector threshold = top[wanted - 1] - slack;
     Int16 hits{}, last{};
     for (int64_t u = 0; u < units; u++) {
-        const Int16 near = load<Vector>(maxima + u * stride) >= threshold;
-        hits -= near;
-        last = near ? splat(static_cast<int32_t>(u)) : last;
+        note(at_least(load<Vector>(maxima + u * stride), threshold), static_cast<int32_t>(u), hits, last);
     }
     const uint32_t valid = count >= 16 ? 0xffffu : (1u << count) - 1;
     const uint32_t easy = bits_of(hits == 1) & valid & ~unbounded;

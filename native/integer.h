@@ -74,7 +74,22 @@ static int64_t tiles_per_block(const Book& book) {
     return tiles < 1 ? 1 : tiles > kMostTiles ? kMostTiles : tiles;
 }
 
-// Maxima of one unit of codes for kVectors * kLanes vectors.
+// Calls f(Index<0>), f(Index<1>), ... f(Index<kCount - 1>). Not a loop: with indices that are constants from the start
+// GCC keeps an array of sums in registers, which it does not for a loop that it unrolls later.
+template <int kIndex>
+struct Index {
+    static constexpr int value = kIndex;
+};
+template <int kCount, int kFrom = 0, class F>
+MT_INLINE void unrolled(F f) {
+    if constexpr (kFrom < kCount) {
+        f(Index<kFrom>{});
+        unrolled<kCount, kFrom + 1>(f);
+    }
+}
+#define MT_EACH(name) [&](auto name) __attribute__((always_inline))
+
+// Maxima of `count` codes for kVectors * kLanes vectors.
 template <class Dot, int kCodes, int kVectors, int kWords>
 MT_INLINE void unit_maxima(const int32_t* x, const int32_t* codes, const int32_t* bias, int64_t words_given,
                            int64_t count, typename Dot::Vector (&best)[kVectors]) {
@@ -82,39 +97,39 @@ MT_INLINE void unit_maxima(const int32_t* x, const int32_t* codes, const int32_t
     const int64_t words = kWords ? kWords : words_given;
     for (int64_t k = 0; k < count; k += kCodes) {
         Vector sum[kCodes][kVectors];
-#pragma GCC unroll 16
-        for (int r = 0; r < kCodes; r++) {
-            const Vector start = Dot::splat(bias[k + r]);
-#pragma GCC unroll 4
-            for (int j = 0; j < kVectors; j++) sum[r][j] = start;
-        }
+        unrolled<kCodes>(MT_EACH(r) {
+            const Vector start = Dot::splat(bias[k + r.value]);
+            unrolled<kVectors>(MT_EACH(j) { sum[r.value][j.value] = start; });
+        });
         const int32_t* c = codes + k * words;
         for (int64_t w = 0; w < words; w++) {
             Vector v[kVectors];
-#pragma GCC unroll 4
-            for (int j = 0; j < kVectors; j++) v[j] = Dot::load(x + (w * kVectors + j) * Dot::kLanes);
-#pragma GCC unroll 16
-            for (int r = 0; r < kCodes; r++) {
-                const Vector code = Dot::splat(c[r * words + w]);
-#pragma GCC unroll 4
-                for (int j = 0; j < kVectors; j++) sum[r][j] = Dot::dot(sum[r][j], v[j], code);
-            }
+            unrolled<kVectors>(MT_EACH(j) { v[j.value] = Dot::load(x + (w * kVectors + j.value) * Dot::kLanes); });
+            unrolled<kCodes>(MT_EACH(r) {
+                const Vector code = Dot::splat(c[r.value * words + w]);
+                unrolled<kVectors>(MT_EACH(j) {
+                    sum[r.value][j.value] = Dot::dot(sum[r.value][j.value], v[j.value], code);
+                });
+            });
         }
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; j++) {
+        unrolled<kVectors>(MT_EACH(j) {
             // A tree, so that the comparisons do not wait for one another.
-#pragma GCC unroll 4
-            for (int half = kCodes / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-                for (int r = 0; r < half; r++) sum[r][j] = Dot::largest(sum[r][j], sum[r + half][j]);
+            Vector top[kCodes];
+            unrolled<kCodes>(MT_EACH(r) { top[r.value] = sum[r.value][j.value]; });
+            if constexpr (kCodes >= 16) {
+                unrolled<8>(MT_EACH(r) { top[r.value] = Dot::largest(top[r.value], top[r.value + 8]); });
             }
-            best[j] = Dot::largest(best[j], sum[0][j]);
-        }
+            if constexpr (kCodes >= 8) {
+                unrolled<4>(MT_EACH(r) { top[r.value] = Dot::largest(top[r.value], top[r.value + 4]); });
+            }
+            unrolled<2>(MT_EACH(r) { top[r.value] = Dot::largest(top[r.value], top[r.value + 2]); });
+            best[j.value] = Dot::largest(best[j.value], Dot::largest(top[0], top[1]));
+        });
     }
 }
 
 template <class Dot, int kCodes, int kVectors, int kWords>
-static void tile_maxima(const Book& book, const IntegerCodes& integers, const int32_t* x, const int32_t* bias,
+__attribute__((noinline)) static void tile_maxima(const Book& book, const IntegerCodes& integers, const int32_t* x, const int32_t* bias,
                         int64_t unit, int64_t first_unit, int64_t last_unit, int32_t* maxima, int64_t stride) {
     const int64_t words = kWords ? kWords : integers.words;
     for (int64_t u = first_unit; u < last_unit; u++) {
