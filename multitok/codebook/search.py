@@ -1,64 +1,79 @@
-"""The public edge of nearest-code search: checks its input, states the contract, calls the engine.
-
-N vectors, V codes, D dimensions. What this does not do: cosine or dot-product search, gradients, top-k.
-"""
+"""`nearest_code`: codes of vectors in one call. N vectors, V codes, D dimensions."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.codebook.certified import search
-from multitok.errors import InputError, ShapeError
+from multitok.codebook.codebook import Codebook
+from multitok.codebook.inputs import Array
+from multitok.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
 
 
-def nearest_code(vectors: NDArray[np.float32], codebook: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Index of the nearest codebook row for each vector, by squared L2 distance.
+@overload
+def nearest_code(
+    vectors: NDArray[Any],
+    codebook: Array | Codebook,
+    *,
+    metric: str = "l2",
+    backend: str = "auto",
+    threads: int | None = None,
+) -> NDArray[np.int32]: ...
 
-    The distance is evaluated in float64 from the float32 values given: the squared differences, added in the
-    order of the axis D. The smallest wins, the lowest index on ties. That fixes every index, so none depends
-    on how the work is cut up, on the number of threads or on the processor.
+
+@overload
+def nearest_code(
+    vectors: torch.Tensor,
+    codebook: Array | Codebook,
+    *,
+    metric: str = "l2",
+    backend: str = "auto",
+    threads: int | None = None,
+) -> torch.Tensor: ...
+
+
+def nearest_code(
+    vectors: Array,
+    codebook: Array | Codebook,
+    *,
+    metric: str = "l2",
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Array:
+    """Index of the nearest codebook row for each vector.
+
+    An array or a tensor is prepared anew in each call, since it may have changed since the last one; for many searches
+    of one codebook make a `Codebook`. `Codebook.search` says how codes are defined, and gives distances and more.
 
     Args:
-        vectors: [N, D] float32, finite; N may be 0, any memory layout.
-        codebook: [V, D] float32, finite, V >= 1, D >= 1.
+        vectors: [..., D] float16, bfloat16, float32 or float64, finite, any memory layout; N may be 0.
+        codebook: [V, D] likewise, V >= 1, D >= 1, on the device of `vectors`; or a `Codebook`.
+        metric: "l2", "cosine" or "dot"; a `Codebook` brings its own.
+        backend: "auto", "native", "cuda" or "torch"; a `Codebook` brings its own.
+        threads: CPU threads of the native backend; None takes the default.
 
     Returns:
-        [N] int32 in [0, V).
+        [...] in [0, V): int32 for NumPy vectors, int64 on the same device for torch vectors.
 
     Raises:
-        ShapeError: An array is not float32 or not 2-D, D differs, or the codebook is empty.
+        ShapeError: An array is of another dtype or rank, D differs, the codebook is empty, or devices differ.
         InputError: A value is NaN or infinite; the message names its row.
+        SpecError: The metric, the backend or `threads` cannot be, or contradicts the `Codebook`.
+        MissingExtraError: The backend named cannot be used here.
 
     Source:
         van den Oord et al. 2017, "Neural Discrete Representation Learning", eq. 1.
     """
-    _check_matrix("vectors", vectors, "[N, D]")
-    _check_matrix("codebook", codebook, "[V, D]")
-    if codebook.shape[0] == 0 or codebook.shape[1] == 0:
-        raise ShapeError(f"codebook of shape {list(codebook.shape)}: give at least one code of at least one dimension")
-    if vectors.shape[1] != codebook.shape[1]:
-        raise ShapeError(
-            f"vectors have D = {vectors.shape[1]}, the codebook has D = {codebook.shape[1]}: both must be equal"
+    if not isinstance(codebook, Codebook):
+        codebook = Codebook.borrow(codebook, metric=metric, backend=backend)
+    elif metric not in ("l2", codebook.metric) or backend not in ("auto", codebook.backend):
+        raise SpecError(
+            f"metric={metric!r}, backend={backend!r} contradict {codebook!r}: leave them out, or prepare another"
         )
-    _check_finite("vectors", vectors)
-    _check_finite("codebook", codebook)
-    return search(np.ascontiguousarray(vectors), np.ascontiguousarray(codebook))
-
-
-def _check_matrix(name: str, array: NDArray[Any], shape: str) -> None:
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype != np.float32:
-        given = f"{array.dtype} of shape {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise ShapeError(f"{name} given as {given}: give a float32 array {shape}")
-
-
-def _check_finite(name: str, array: NDArray[np.float32]) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0].tolist()
-        raise InputError(
-            f"{name}[{row}, {column}] is {array[row, column]}: nearest_code takes finite values only; "
-            "a NaN or an infinity usually comes from the model or the data in front of it"
-        )
+    codes: Array = codebook.search(vectors, threads=threads).codes
+    return codes
