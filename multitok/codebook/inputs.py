@@ -48,6 +48,12 @@ def is_tensor(array: object) -> bool:
     return tensor is not None and isinstance(array, tensor)
 
 
+def is_compiling() -> bool:
+    """Whether torch is tracing this call for `torch.compile` or `torch.export`."""
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)
+    return compiler is not None and compiler.is_compiling()
+
+
 def dtype_name(array: Array) -> str | None:
     """The dtype's name where it can be searched, else None.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.codebook.codebook import Codebook
-from multitok.codebook.inputs import Array
+from multitok.codebook.inputs import Array, is_compiling, is_tensor
 from multitok.errors import SpecError
 
 if TYPE_CHECKING:
@@ -69,6 +69,12 @@ def nearest_code(
     Source:
         van den Oord et al. 2017, "Neural Discrete Representation Learning", eq. 1.
     """
+    if is_compiling() and is_tensor(vectors) and not isinstance(codebook, Codebook):
+        from multitok.codebook import torch_ops
+
+        # An operator, which torch.compile and torch.export keep whole.
+        traced: Array = torch_ops.nearest_code(vectors, codebook, metric, backend)
+        return traced
     if not isinstance(codebook, Codebook):
         codebook = Codebook.borrow(codebook, metric=metric, backend=backend)
     elif metric not in ("l2", codebook.metric) or backend not in ("auto", codebook.backend):
