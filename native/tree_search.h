@@ -29,84 +29,13 @@
 //   grow, overflowed; if it is not, or b is infinite, every code is within the limit, and the definition decides.
 //
 // Empty lanes and boxes are infinite: x - inf squares to inf, no NaN arises, and a limit lets them in only if infinite.
-#include "decide.h"
 #include "tree.h"
+#include "tree_lanes.h"
 
 namespace multitok {
 namespace MT_ISA {
 
 constexpr int64_t kTreeNodes = int64_t{1} << kTreeNodeBits;
-
-#if !defined(__AVX512F__)
-// Both halves of 16 lanes.
-struct Halves {
-    __m256 low, high;
-};
-MT_INLINE Halves halves(Float16 v) {
-    Halves h;
-    __builtin_memcpy(&h, &v, sizeof v);
-    return h;
-}
-#endif
-
-// a + x * x, rounded once.
-MT_INLINE Float16 add_square(Float16 x, Float16 a) {
-#if defined(__AVX512F__)
-    return _mm512_fmadd_ps(x, x, a);
-#else
-    const Halves hx = halves(x), ha = halves(a);
-    const Halves sum = {_mm256_fmadd_ps(hx.low, hx.low, ha.low), _mm256_fmadd_ps(hx.high, hx.high, ha.high)};
-    Float16 result;
-    __builtin_memcpy(&result, &sum, sizeof result);
-    return result;
-#endif
-}
-
-MT_INLINE float least_of(Float16 v) {
-#if defined(__AVX512F__)
-    const __m256 eight = _mm256_min_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-#else
-    const Halves h = halves(v);
-    const __m256 eight = _mm256_min_ps(h.low, h.high);
-#endif
-    __m128 four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    four = _mm_min_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_min_ss(four, _mm_movehdup_ps(four)));
-}
-
-MT_INLINE int32_t least_of(Int16 v) {
-#if defined(__AVX512F__)
-    const __m512i all = reinterpret_cast<__m512i>(v);
-    const __m256i eight = _mm256_min_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-#else
-    __m256i half[2];
-    __builtin_memcpy(half, &v, sizeof v);
-    const __m256i eight = _mm256_min_epi32(half[0], half[1]);
-#endif
-    __m128i four = _mm_min_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    four = _mm_min_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    return _mm_cvtsi128_si32(_mm_min_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
-}
-
-// Writes first + i for each bit i of `bits`, and up to 16 values more; returns how many bits there are.
-MT_INLINE int64_t write_bits(uint32_t bits, uint32_t first, uint32_t* to) {
-    const int64_t count = __builtin_popcount(bits);
-#if defined(__AVX512F__)
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i all = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int32_t>(first)), lanes);
-    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits), all));
-#else
-    for (; bits; bits &= bits - 1) *to++ = first + static_cast<uint32_t>(__builtin_ctz(bits));
-#endif
-    return count;
-}
-
-// The lowest bits of a bound say which box it belongs to: the least of them all names the nearest box, nearly, which is
-// near enough for a start.
-MT_INLINE Int16 tagged(Float16 bound, Int16 tag, int32_t tag_bits) {
-    return (reinterpret_cast<Int16>(bound) & ~tag_bits) | tag;
-}
-MT_INLINE Int16 lane_numbers() { return Int16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 template <int kDim>
 struct TreeSearch {
@@ -139,30 +68,30 @@ struct TreeSearch {
           stride(rows.stride) {}
 
     struct Vector {
-        Float16 x[kDim];
+        Lanes x[kDim];
         MT_INLINE explicit Vector(const float* from) {
 #pragma GCC unroll 8
-            for (int d = 0; d < kDim; d++) x[d] = splat(from[d]);
+            for (int d = 0; d < kDim; d++) x[d] = splat_from(from + d);
         }
         // S of the 16 codes of a leaf.
-        MT_INLINE Float16 distances(const float* codes) const {
-            Float16 sum;
+        MT_INLINE Lanes distances(const float* codes) const {
+            Lanes sum;
 #pragma GCC unroll 8
             for (int d = 0; d < kDim; d++) {
-                const Float16 off = x[d] - load<Float16>(codes + d * kGroup);
-                sum = d ? add_square(off, sum) : off * off;
+                const Lanes off = minus(x[d], load(codes + d * kGroup));
+                sum = d ? add_square(off, sum) : square(off);
             }
             return sum;
         }
         // B of 16 boxes.
-        MT_INLINE Float16 bounds(const float* boxes) const {
-            Float16 sum;
+        MT_INLINE Lanes bounds(const float* boxes) const {
+            Lanes sum;
 #pragma GCC unroll 8
             for (int d = 0; d < kDim; d++) {
-                const Float16 low = load<Float16>(boxes + 2 * d * kGroup);
-                const Float16 high = load<Float16>(boxes + (2 * d + 1) * kGroup);
-                const Float16 off = x[d] - lane_min(lane_max(x[d], low), high);
-                sum = d ? add_square(off, sum) : off * off;
+                const Lanes low = load(boxes + 2 * d * kGroup);
+                const Lanes high = load(boxes + (2 * d + 1) * kGroup);
+                const Lanes off = minus(x[d], clamp(x[d], low, high));
+                sum = d ? add_square(off, sum) : square(off);
             }
             return sum;
         }
@@ -188,12 +117,12 @@ struct TreeSearch {
         float* bounds = scratch.bounds.data();
         for (int64_t row = 0; row < count; row++) {
             const Vector x = vector(row);
-            Int16 tag = lane_numbers(), nearest = tag | 0x7fffffff;
+            Words tag = lane_numbers(), nearest = splat(INT32_MAX);
             for (int64_t group = 0; group < groups; group++) {
-                const Float16 bound = x.bounds(boxes + group * kDim * 2 * kGroup);
+                const Lanes bound = x.bounds(boxes + group * kDim * 2 * kGroup);
                 store(bounds + (row * groups + group) * kGroup, bound);
-                nearest = lane_min(nearest, tagged(bound, tag, tags));
-                tag += 16;
+                nearest = lesser(nearest, tagged(words_of(bound), splat(tags), tag));
+                tag = plus(tag, splat(int32_t{kGroup}));
             }
             leaf[row] = static_cast<uint32_t>(least_of(nearest) & tags);
             best[row] = second[row] = __builtin_inff();
@@ -201,8 +130,9 @@ struct TreeSearch {
         }
         for (int64_t level = top - 1; level >= 0; level--) {
             for (int64_t row = 0; row < count; row++) {
-                const Float16 bound = vector(row).bounds(boxes_of(level, leaf[row]));
-                leaf[row] = leaf[row] * kGroup + (least_of(tagged(bound, lane_numbers(), 15)) & 15);
+                const Lanes bound = vector(row).bounds(boxes_of(level, leaf[row]));
+                const int32_t nearest = least_of(tagged(words_of(bound), splat(15), lane_numbers()));
+                leaf[row] = leaf[row] * kGroup + static_cast<uint32_t>(nearest & 15);
             }
         }
         for (int64_t row = 0; row < count; row++) settle(row, leaf[row]);
@@ -211,7 +141,7 @@ struct TreeSearch {
 
     // Takes the codes of a leaf into account. Branches would be guessed wrong half of the time, so there are none.
     MT_INLINE void settle(int64_t row, uint32_t at) {
-        const Float16 distances = vector(row).distances(codes_of(at));
+        const Lanes distances = vector(row).distances(codes_of(at));
         const float least = least_of(distances);
         const uint32_t first = at * kGroup + (static_cast<uint32_t>(__builtin_ctz(at_most(distances, splat(least)))));
         const uint32_t within = at_most(distances, splat(limit_of(least)));
@@ -247,8 +177,9 @@ struct TreeSearch {
         uint32_t* near = scratch.near.data();
         int64_t found = 0;
         for_listed(0, [&](const Vector& x, uint32_t row, uint32_t node) {
+            const uint32_t within = at_most(x.distances(codes_of(node)), splat(limit[row]));
             near[found] = row << kTreeNodeBits | node;
-            found += at_most(x.distances(codes_of(node)), splat(limit[row])) != 0;
+            found += within != 0;
         });
         for (int64_t i = 0; i < found; i++) settle(near[i] >> kTreeNodeBits, near[i] & (kTreeNodes - 1));
     }
@@ -295,16 +226,17 @@ struct TreeSearch {
 
     // The same at the highest level, whose bounds are known, a few groups at a time.
     __attribute__((noinline)) void sweep(int64_t group) {
-        const float* bounds = scratch.bounds.data();
-        const int64_t groups = top_groups - group < kGroupsAtOnce ? top_groups - group : kGroupsAtOnce;
+        const float* bounds = scratch.bounds.data() + group * kGroup;
+        const int64_t groups = top_groups - group;
         uint64_t masks[kTreeRows + 1];
         uint32_t firsts[kTreeRows + 1];
         int64_t some = 0;
         for (uint32_t row = 0; row < count; row++) {
-            const Float16 row_limit = splat(limit[row]);
+            const Lanes row_limit = splat(limit[row]);
             uint64_t mask = 0;
-            for (int64_t i = groups - 1; i >= 0; i--) {
-                mask = mask << 16 | at_most(load<Float16>(bounds + (row * top_groups + group + i) * kGroup), row_limit);
+#pragma GCC unroll 4
+            for (int64_t i = kGroupsAtOnce - 1; i >= 0; i--) {
+                if (i < groups) mask = mask << 16 | at_most(load(bounds + (row * top_groups + i) * kGroup), row_limit);
             }
             const uint64_t started = (leaf[row] >> (4 * top)) - group * kGroup;
             mask &= ~(started < 64 ? uint64_t{1} << started : 0);
@@ -321,11 +253,14 @@ struct TreeSearch {
         uint64_t mask = masks[0];
         uint32_t first = firsts[0];
         for (int64_t i = 0; i < some;) {
+            const uint64_t next_mask = masks[i + 1];
+            const uint32_t next_first = firsts[i + 1];
             to[found++] = first + static_cast<uint32_t>(__builtin_ctzll(mask));
             mask &= mask - 1;
             i += mask == 0;
-            first = mask ? first : firsts[i];
-            mask = mask ? mask : masks[i];
+            const uint64_t used_up = -static_cast<uint64_t>(mask == 0);
+            mask |= next_mask & used_up;
+            first += (next_first - first) & static_cast<uint32_t>(used_up);
             if (found == kTreeList) {
                 listed[top] = found;
                 open(top);
@@ -347,28 +282,29 @@ struct TreeSearch {
                 continue;
             }
             if (node >= tree.leaves) continue;
-            double exact[kGroup];
-            define(row, node, exact);
             uint32_t near = at_most(x.distances(codes_of(node)), splat(limit[row]));
             for (; near; near &= near - 1) {
-                const int lane = __builtin_ctz(near);
-                const int32_t candidate = tree.codes[node * kGroup + lane];
+                const int64_t place = node * kGroup + __builtin_ctz(near);
+                const int32_t candidate = tree.codes[place];
                 if (candidate < 0) continue;
-                if (exact[lane] < *distance || (exact[lane] == *distance && candidate < *code)) {
-                    *distance = exact[lane];
+                const double exact = distance_to(row, place);
+                if (exact < *distance || (exact == *distance && candidate < *code)) {
+                    *distance = exact;
                     *code = candidate;
                 }
             }
         }
     }
 
-    MT_INLINE void define(int64_t row, int64_t of_leaf, double* exact) const {
-        Double8 low{}, high{};
+    // As defined: terms in the order of D, each operation rounded to float64 (contraction is off in all of the library).
+    MT_INLINE double distance_to(int64_t row, int64_t to) const {
+        const float* code = codes_of(to / kGroup) + to % kGroup;
+        double sum = 0;
         for (int d = 0; d < kDim; d++) {
-            accumulate<MT_L2>(codes_of(of_leaf) + d * kGroup, static_cast<double>(values[row * stride + d]), low, high);
+            const double off = static_cast<double>(values[row * stride + d]) - static_cast<double>(code[d * kGroup]);
+            sum += off * off;
         }
-        store(exact, low);
-        store(exact + 8, high);
+        return sum;
     }
 
     void finish(int32_t* codes, double* distances) {
@@ -378,9 +314,7 @@ struct TreeSearch {
             if (decided && !distances) continue;
             double distance = __builtin_inf();
             if (decided) {
-                double exact[kGroup];
-                define(row, slot[row] / kGroup, exact);
-                distance = exact[slot[row] % kGroup];
+                distance = distance_to(row, slot[row]);
             } else {
                 statistics.decided_double++;
                 statistics.scanned += limit[row] == __builtin_inff();
