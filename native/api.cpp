@@ -71,7 +71,7 @@ int32_t first_that_runs(std::initializer_list<int32_t> paths) {
 }
 
 // int8 products propose twice as fast as int16, and leave more codes to decide: measured, it pays for large codebooks.
-bool bytes_pay(int64_t size, int64_t dim) { return size >= 4096 && dim >= 16 && dim <= 64; }
+bool bytes_pay(int64_t size, int64_t dim) { return size >= 1024 && dim >= 32; }
 
 bool is_tree(int32_t path) { return path == MT_TREE_AVX2 || path == MT_TREE_AVX512; }
 

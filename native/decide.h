@@ -276,12 +276,19 @@ MT_INLINE void note(uint32_t near, int32_t unit, Int16& hits, Int16& last) {
 MT_INLINE Float16 lowest(Float16) { return splat(-__builtin_inff()); }
 MT_INLINE Int16 lowest(Int16) { return splat(INT32_MIN); }
 
+// Strikes candidates of a vector from its list and returns how many are left, or 0 and the code where that is proven
+// already; this one strikes none. A path that can tell more before float32 distances are taken brings its own.
+struct KeepAll {
+    static constexpr bool kStrikes = false;
+    MT_INLINE int64_t operator()(int64_t, int32_t*, int64_t count, int32_t*) const { return count; }
+};
+
 // Decides up to 16 vectors, `first` and the ones after it, from the maxima of their units: unit u of vector i at
 // maxima[u * stride + i]. Vectors whose bit in `unbounded` is set are compared with every code. `slack` [16].
-template <class Vector, class Score, int kDim>
+template <class Vector, class Score, int kDim, class Strike>
 static void decide_lanes(const Book& book, const Rows& rows, int64_t first, int64_t count, const Score* maxima,
                          int64_t stride, Vector slack, uint32_t unbounded, DecideScratch& scratch,
-                         const Results& results) {
+                         const Results& results, Strike& strike) {
     const int64_t units = scratch.unit_count;
     Vector top[kMostNearest];
     const int64_t wanted = results.nearest < units ? results.nearest : units;
@@ -307,7 +314,9 @@ static void decide_lanes(const Book& book, const Rows& rows, int64_t first, int6
     const uint32_t easy = bits_of(hits == 1) & valid & ~unbounded;
     for (uint32_t left = easy; left; left &= left - 1) {
         const int lane = __builtin_ctz(left);
-        decide_easy<kDim>(book, rows, first + lane, last[lane], scratch, results);
+        int32_t unit = last[lane];
+        if (Strike::kStrikes && !strike(first + lane, &unit, 1, results.codes + first + lane)) continue;
+        decide_easy<kDim>(book, rows, first + lane, unit, scratch, results);
     }
     const uint32_t hard = valid & ~easy & ~unbounded;
     if (hard) {
@@ -322,7 +331,9 @@ static void decide_lanes(const Book& book, const Rows& rows, int64_t first, int6
         }
         for (uint32_t left = hard; left; left &= left - 1) {
             const int lane = __builtin_ctz(left);
-            decide_row<kDim>(book, rows, first + lane, lists + lane * units, counts[lane], scratch, results);
+            int32_t* list = lists + lane * units;
+            const int64_t kept = strike(first + lane, list, counts[lane], results.codes + first + lane);
+            if (kept) decide_row<kDim>(book, rows, first + lane, list, kept, scratch, results);
         }
     }
     for (uint32_t left = valid & unbounded; left; left &= left - 1) {
@@ -331,15 +342,22 @@ static void decide_lanes(const Book& book, const Rows& rows, int64_t first, int6
     }
 }
 
+template <class Vector, class Score, class Strike>
+static void decide16(const Book& book, const Rows& rows, int64_t first, int64_t count, const Score* maxima,
+                     int64_t stride, Vector slack, uint32_t unbounded, DecideScratch& scratch, const Results& results,
+                     Strike& strike) {
+    auto* decide = decide_lanes<Vector, Score, 0, Strike>;
+    if (book.dim == 4) decide = decide_lanes<Vector, Score, 4, Strike>;
+    if (book.dim == 8) decide = decide_lanes<Vector, Score, 8, Strike>;
+    decide(book, rows, first, count, maxima, stride, slack, unbounded, scratch, results, strike);
+}
+
 template <class Vector, class Score>
 static void decide16(const Book& book, const Rows& rows, int64_t first, int64_t count, const Score* maxima,
                      int64_t stride, Vector slack, uint32_t unbounded, DecideScratch& scratch,
                      const Results& results) {
-    switch (book.dim) {
-        case 4: return decide_lanes<Vector, Score, 4>(book, rows, first, count, maxima, stride, slack, unbounded, scratch, results);
-        case 8: return decide_lanes<Vector, Score, 8>(book, rows, first, count, maxima, stride, slack, unbounded, scratch, results);
-        default: return decide_lanes<Vector, Score, 0>(book, rows, first, count, maxima, stride, slack, unbounded, scratch, results);
-    }
+    KeepAll keep_all;
+    decide16(book, rows, first, count, maxima, stride, slack, unbounded, scratch, results, keep_all);
 }
 
 }  // namespace MT_ISA

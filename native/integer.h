@@ -225,6 +225,13 @@ MT_INLINE void turn(const Book& book, const Rows& rows, int64_t first, int64_t c
     reach.value = lane_max(reach.value, small ? value : Float16{});
 }
 
+// Twice the bound of one vector, in integers, from |y - A|^2, |A|^2 and |y|^2.
+MT_INLINE float slack_of(const Bound& bound, float left_over, float norm, float square) {
+    const float r = __builtin_sqrtf(left_over + bound.underflow) + 1.3e-7f * __builtin_sqrtf(square + bound.underflow);
+    const float error = r * bound.code_norm + __builtin_sqrtf(norm) * bound.code_error;
+    return 2 * bound.factor * (error + bound.constant) + 4;
+}
+
 // Rounds 16 turned vectors to integers, into words at `stride` lanes; gives their slack, and the bits of those for
 // which no bound holds.
 template <class Dot>
@@ -253,10 +260,7 @@ static uint32_t pack(const Book& book, const float* turned, const Bound& bound, 
     uint32_t unbounded = 0;
     alignas(64) int32_t result[16];
     for (int lane = 0; lane < 16; lane++) {
-        const float r = __builtin_sqrtf(left_over[lane] + bound.underflow) +
-                        1.3e-7f * __builtin_sqrtf(square[lane] + bound.underflow);
-        const float error = r * bound.code_norm + __builtin_sqrtf(norm[lane]) * bound.code_error;
-        const float twice = 2 * bound.factor * (error + bound.constant) + 4;
+        const float twice = slack_of(bound, left_over[lane], norm[lane], square[lane]);
         const bool holds = (inside >> lane & 1) && twice < kMostSlack;
         unbounded |= static_cast<uint32_t>(!holds) << lane;
         result[lane] = holds ? static_cast<int32_t>(twice) : 0;
@@ -279,6 +283,14 @@ static void make_bias(const Book& book, const IntegerCodes& integers, double p, 
     }
 }
 
+// Makes the biases of step p, unless they are there from the block before.
+template <class Dot>
+static void use_step(const Book& book, const IntegerCodes& integers, double p, IntegerScratch<Dot>& scratch) {
+    if (p == scratch.bias_step) return;
+    make_bias(book, integers, p, scratch.bias.data());
+    scratch.bias_step = p;
+}
+
 // Batches of 16 vectors in one tile of a block of `count` vectors.
 template <class Dot>
 MT_INLINE int64_t batches_of(int64_t count, int64_t tile) {
@@ -286,10 +298,10 @@ MT_INLINE int64_t batches_of(int64_t count, int64_t tile) {
     return left < kTileLanes<Dot> / 16 ? left : kTileLanes<Dot> / 16;
 }
 
-// Searches a block of at most tiles_per_block tiles.
-template <class Dot>
+// Searches a block of at most tiles_per_block tiles. make_strike(reach) gives what strikes candidates, see decide.h.
+template <class Dot, class MakeStrike>
 static void integer_search(const Book& book, const IntegerCodes& integers, const Rows& rows, const Results& results,
-                           IntegerScratch<Dot>& scratch) {
+                           IntegerScratch<Dot>& scratch, MakeStrike make_strike) {
     constexpr int64_t kLanesOfTile = kTileLanes<Dot>;
     const int64_t unit = scratch.decide.unit, units = scratch.decide.unit_count;
     const int64_t tiles = (rows.count + kLanesOfTile - 1) / kLanesOfTile;
@@ -300,10 +312,7 @@ static void integer_search(const Book& book, const IntegerCodes& integers, const
         turn(book, rows, batch * 16, rows.count - batch * 16, scratch.turned.data() + batch * turned_size, reach);
     }
     const Bound bound = make_bound(book, integers, reach);
-    if (bound.p != scratch.bias_step) {
-        make_bias(book, integers, bound.p, scratch.bias.data());
-        scratch.bias_step = bound.p;
-    }
+    use_step(book, integers, bound.p, scratch);
     uint32_t unbounded[kMostTiles * (kLanesOfTile / 16)];
     for (int64_t batch = 0; batch < batches; batch++) {
         const int64_t tile = batch * 16 / kLanesOfTile, lane = batch * 16 % kLanesOfTile;
@@ -322,6 +331,7 @@ static void integer_search(const Book& book, const IntegerCodes& integers, const
                       batches_of<Dot>(rows.count, tile));
         }
     }
+    auto strike = make_strike(reach);
     for (int64_t batch = 0; batch < batches; batch++) {
         const int64_t tile = batch * 16 / kLanesOfTile, lane = batch * 16 % kLanesOfTile;
         const int64_t left = rows.count - batch * 16;
@@ -329,8 +339,14 @@ static void integer_search(const Book& book, const IntegerCodes& integers, const
                                  scratch.maxima.data() + tile * units * kLanesOfTile + lane,
                                  batches_of<Dot>(rows.count, tile) * 16,
                                  load<Int16>(scratch.slack.data() + batch * 16), unbounded[batch], scratch.decide,
-                                 results);
+                                 results, strike);
     }
+}
+
+template <class Dot>
+static void integer_search(const Book& book, const IntegerCodes& integers, const Rows& rows, const Results& results,
+                           IntegerScratch<Dot>& scratch) {
+    integer_search(book, integers, rows, results, scratch, [](const Reach&) { return KeepAll{}; });
 }
 
 // So few vectors are compared with every code at once: a tile would hold little else than padding.

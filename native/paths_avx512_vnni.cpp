@@ -54,14 +54,118 @@ struct Bytes8 : Wide {
     static constexpr auto tile = tile_of<Bytes8>;
 };
 
-// int8 saves V D / 128 cycles a vector against int16, and each group compared again costs D cycles: int8 goes on while
-// the groups of a vector stay below V / 128 = groups / 8, measured block by block. Which one proposes changes no code.
-constexpr int64_t kBytesGain = 8;
+// The most codes of one vector that are scored again; with more the float32 distances do not cost much more.
+constexpr int64_t kStrikeCodes = 8192;
+// From this dimension on it pays to score the last 16 codes in int16, not float32: measured.
+constexpr int64_t kStrikeDim = 32;
+
+struct StrikeScratch {
+    Aligned<int32_t> row;      // [words] one vector as int16
+    Aligned<int32_t> scores;   // [kStrikeCodes]
+};
+
+// The int16 scores of the candidates, code by code, before any float32 distance: their slack is some 200 times smaller
+// than that of int8, and a code alone within it of the best is the nearest. The bound of integer.h holds for each code.
+class StrikeByWords {
+  public:
+    static constexpr bool kStrikes = true;
+
+    // `words` lends its biases.
+    StrikeByWords(const Book& book, const Rows& rows, const Results& results, const Reach& reach,
+                  IntegerScratch<Words16>& words, StrikeScratch& scratch)
+        : book_(book), rows_(rows), results_(results), scratch_(scratch), bound_(make_bound(book, book.int16, reach)),
+          unit_(words.decide.unit), most_units_(results.nearest > 1 ? 0 : kStrikeCodes / (unit_ * kGroup)),
+          bias_(words.bias.data()) {
+        use_step(book, book.int16, bound_.p, words);
+    }
+
+    int64_t operator()(int64_t row, int32_t* units, int64_t count, int32_t* code) {
+        int32_t slack;
+        if (count > most_units_ || !pack_row(rows_.row(row), &slack)) return count;
+        int32_t* all = scratch_.scores.data();
+        Int16 top = splat(INT32_MIN);
+        for (int64_t i = 0; i < count * unit_; i++) {
+            const int64_t group = units[i / unit_] * unit_ + i % unit_;
+            const Int16 s = group < book_.groups ? scores(group) : splat(INT32_MIN);
+            store(all + i * kGroup, s);
+            top = lane_max(top, s);
+        }
+        const Int16 threshold = splat(_mm512_reduce_max_epi32(reinterpret_cast<__m512i>(top)) - slack);
+        int64_t kept = 0, hits = 0, found = 0;
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t before = hits;
+            for (int64_t g = 0; g < unit_; g++) {
+                const uint32_t near = at_least(load<Int16>(all + (i * unit_ + g) * kGroup), threshold);
+                if (!near) continue;
+                hits += __builtin_popcount(near);
+                found = (units[i] * unit_ + g) * kGroup + __builtin_ctz(near);
+            }
+            if (hits > before) units[kept++] = units[i];
+        }
+        if (hits > 1 || results_.distances) return kept;
+        *code = static_cast<int32_t>(found);
+        return 0;
+    }
+
+  private:
+    // One vector as int16, its values side by side, and its slack; false where no bound holds.
+    bool pack_row(const float* x, int32_t* slack) {
+        Float16 left_over{}, norm{}, square{}, top{};
+        for (int64_t d = 0; d < book_.dim; d += 16) {
+            const int64_t left = book_.dim - d;
+            const Float16 y = (load_first(x + d, left) - load_first(rows_.centre + d, left)) * splat(bound_.inverse);
+            const Float16 held = lane_max(lane_min(y, splat(Words16::kMost)), splat(-Words16::kMost));
+            const Int16 rounded = round_to_int(held);
+            const Float16 back = __builtin_convertvector(rounded, Float16), off = y - back;
+            top = lane_max(top, lane_max(y, -y));
+            left_over = multiply_add(off, off, left_over);
+            norm = multiply_add(back, back, norm);
+            square = multiply_add(y, y, square);
+            const __m256i packed = _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(rounded));
+            __builtin_memcpy(scratch_.row.data() + d / 2, &packed, sizeof packed);
+        }
+        const float twice = slack_of(bound_, _mm512_reduce_add_ps(left_over), _mm512_reduce_add_ps(norm),
+                                     _mm512_reduce_add_ps(square));
+        if (!(_mm512_reduce_max_ps(top) <= Words16::kMost && twice < kMostSlack)) return false;
+        *slack = static_cast<int32_t>(twice);
+        return true;
+    }
+
+    // Scores of the packed vector against the 16 codes of a group, one a lane.
+    Int16 scores(int64_t group) const {
+        const int64_t words = book_.int16.words;
+        const int32_t* codes = book_.int16.codes.data() + group * kGroup * words;
+        __m512i sum[16];
+        unrolled<16>(MT_EACH(k) { sum[k.value] = _mm512_setzero_si512(); });
+        for (int64_t w = 0; w < words; w += 16) {
+            const auto part = static_cast<__mmask16>(words - w >= 16 ? 0xffff : (1u << (words - w)) - 1);
+            const __m512i x = _mm512_maskz_loadu_epi32(part, scratch_.row.data() + w);
+            unrolled<16>(MT_EACH(k) {
+                const __m512i c = _mm512_maskz_loadu_epi32(part, codes + k.value * words + w);
+                MT_DOT("vpdpwssd", sum[k.value], x, c);
+            });
+        }
+        Float16 turned[16];
+        unrolled<16>(MT_EACH(k) { turned[k.value] = _mm512_castsi512_ps(sum[k.value]); });
+        transpose(turned);
+        Int16 total = load<Int16>(bias_ + group * kGroup);
+        unrolled<16>(MT_EACH(k) { total += reinterpret_cast<Int16>(turned[k.value]); });
+        return total;
+    }
+
+    const Book& book_;
+    const Rows& rows_;
+    const Results& results_;
+    StrikeScratch& scratch_;
+    const Bound bound_;
+    const int64_t unit_, most_units_;
+    const int32_t* const bias_;
+};
 
 struct VnniScratch final : Scratch {
     IntegerScratch<Words16>* words = nullptr;
     IntegerScratch<Bytes8>* bytes = nullptr;
-    bool bytes_failed = false;  // the codes lie too close for int8: int16 from the next block on
+    StrikeScratch strike;
     ~VnniScratch() override {
         delete words;
         delete bytes;
@@ -74,16 +178,20 @@ static Scratch* make_vnni_scratch(const Book& book, int64_t) {
     auto* scratch = new VnniScratch;
     scratch->words = make_integer_scratch<Words16>(book, book.int16.words);
     if (book.int8.prepared()) scratch->bytes = make_integer_scratch<Bytes8>(book, book.int8.words);
+    scratch->strike.row.reset(book.int16.words);
+    scratch->strike.scores.reset(kStrikeCodes);
     return scratch;
 }
 
 static void search_vnni(const Book& book, const Rows& rows, const Results& results, Scratch& scratch) {
     auto& own = static_cast<VnniScratch&>(scratch);
     if (rows.count <= kFewRows) return scan(book, rows, results, own.words->decide);
-    if (!own.bytes || own.bytes_failed) return integer_search(book, book.int16, rows, results, *own.words);
-    const int64_t before = results.statistics->groups;
-    integer_search(book, book.int8, rows, results, *own.bytes);
-    own.bytes_failed = (results.statistics->groups - before) * kBytesGain > book.groups * rows.count;
+    auto strike = [&](const Reach& reach) {
+        return StrikeByWords(book, rows, results, reach, *own.words, own.strike);
+    };
+    if (own.bytes) return integer_search(book, book.int8, rows, results, *own.bytes, strike);
+    if (book.dim >= kStrikeDim) return integer_search(book, book.int16, rows, results, *own.words, strike);
+    integer_search(book, book.int16, rows, results, *own.words);
 }
 
 static const Path kPath = {supported, rows_per_block<Words16>, make_vnni_scratch, search_vnni};
