@@ -6,6 +6,7 @@ Every program runs by itself, so that a hang ends at its time limit, and has no 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -57,9 +58,15 @@ def run(program: str) -> str:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SETUP + program]
     # NumPy's own threads would come and go with a fork.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
+    try:
+        out, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its children too
+        raise
+    assert process.returncode == 0, err
+    return out
 
 
 def test_a_child_of_a_used_pool_searches_and_so_does_its_child() -> None:
