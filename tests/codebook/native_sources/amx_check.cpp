@@ -1,9 +1,19 @@
-// amx_search.cpp on the emulated instructions, with its parts laid open to test_amx.py, and a processor that has AMX and
-// nothing else, so that the C interface searches with it too.
+// amx_search.cpp with its parts laid open to test_amx.py, and a processor that has AMX and nothing else, so that the C
+// interface searches with it too. Compiled in two ways:
+//     as it is       on tile instructions in software, amx_emulation.h
+//     -DAMX_TRAP     with the real instructions; where the processor lacks them, amx_trap.h does what they say
+// cpu_features.cpp is compiled with its function renamed, see below.
+#if defined(AMX_TRAP)
+#include "amx_search.cpp"
+#include "amx_trap.h"
+#else
 #define MT_TILE_INSTRUCTIONS "amx_emulation.h"
 #include "amx_search.cpp"
+#endif
 
 namespace multitok {
+
+const CpuFeatures& cpu_features_of_this_processor();
 
 const CpuFeatures& cpu_features() {
     static const CpuFeatures features = [] {
@@ -22,8 +32,34 @@ extern "C" {
 
 // The first mistake in the use of the tiles, or null; also tiles that a search left configured.
 MT_EXPORT const char* amx_fault() {
-    if (amx_emulation::configured) amx_emulation::fault("tiles stay configured after a search");
+    if (amx_emulation::configured != 0) amx_emulation::fault("tiles stay configured after a search");
     return amx_emulation::first_fault;
+}
+
+// 1 where the tile instructions are those of the processor.
+MT_EXPORT int32_t amx_is_real() {
+#if defined(AMX_TRAP)
+    return cpu_features_of_this_processor().amx_bf16;
+#else
+    return 0;
+#endif
+}
+
+// Around every search: 1, then 0. Gives the number of instructions trapped so far.
+MT_EXPORT int64_t amx_trap_instructions(int32_t on) {
+#if defined(AMX_TRAP)
+    if (!amx_is_real()) on ? amx_trap::install() : amx_trap::remove();
+    return amx_trap::instructions;
+#else
+    return on & 0;
+#endif
+}
+
+// Sets the rounding and denormal modes of this thread's vector arithmetic (MXCSR); gives the ones before.
+MT_EXPORT uint32_t amx_set_modes(uint32_t modes) {
+    const uint32_t before = _mm_getcsr();
+    _mm_setcsr(modes);
+    return before;
 }
 
 // A book prepared for AMX, or null where it is not bounded.
