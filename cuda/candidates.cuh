@@ -150,7 +150,8 @@ __device__ __forceinline__ void collect(const CandidateLists& lists, int list, f
             take = score >= floor;  // it may have risen
         }
         unsigned votes = votes_of_group<LANES>(take);
-        const bool full = count + __popc(votes) > lists.capacity;
+        // Not so for a list that has overflowed: nothing reaches its floor.
+        const bool full = votes != 0 && count + __popc(votes) > lists.capacity;
         if (__any_sync(MULTITOK_ALL_LANES, full)) {
             make_room<LANES>(lists, list, full, tolerance, count, floor);
             take = take && score >= floor;
