@@ -11,19 +11,22 @@ With N values of magnitude at most M, `sum_exponent` gives an exponent e with N 
 overflows: a sum is at most N (M 2^e + 1/2) < 2^63. One step is 2^-e < N M 2^-60, and the sum of n values is off by at
 most n / 2 steps. For a million values a step is below 2^-40 M.
 
-N vectors, V codes, D dimensions. Memory beside the result: none in the native library, else three blocks of
-`BLOCK_VALUES` values. This module trusts its input; `multitok.quantize.statistics` checks it.
+N vectors, V codes, D dimensions. Memory beside the result: the codes as int32 and what the native library
+needs (native/segment_sums.cpp), or where that is missing three blocks of `BLOCK_VALUES` values. This module trusts its
+input; `multitok.quantize.statistics` checks it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multitok.codebook import native
+from multitok.codebook.inputs import Array, blocks, detached, device_name, dtype_name, is_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -51,72 +54,89 @@ def sum_exponent(largest: float, count: int) -> int:
     return min(62 - value_bits - count_bits, LARGEST_EXPONENT)
 
 
-def numpy_segment_sums(
-    vectors: NDArray[np.floating[Any]], codes: NDArray[np.integer[Any]], codebook_size: int, exponent: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+@overload
+def segment_sums(
+    vectors: NDArray[Any], codes: NDArray[Any], codebook_size: int, exponent: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+@overload
+def segment_sums(
+    vectors: torch.Tensor, codes: torch.Tensor, codebook_size: int, exponent: int
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+def segment_sums(vectors: Array, codes: Array, codebook_size: int, exponent: int) -> tuple[Any, Any]:
     """How many vectors each code has, and their sums in units of 2^-exponent.
 
     Args:
-        vectors: [N, D] float16, float32 or float64, finite.
-        codes: [N] integers in [0, codebook_size).
+        vectors: [N, D] of any float dtype and layout, finite; an array, or a tensor on any device.
+        codes: [N] integers in [0, codebook_size), of the same kind and on the same device.
         codebook_size: V.
         exponent: At most what `sum_exponent` gives for these vectors.
 
     Returns:
-        counts [V] int64, sums [V, D] int64.
+        counts [V] int64, sums [V, D] int64, of the same kind and on the same device.
     """
-    count, dim = vectors.shape
-    counts, sums = np.zeros(codebook_size, np.int64), np.zeros((codebook_size, dim), np.int64)
-    if native.available() is None:
-        vectors, codes = np.ascontiguousarray(vectors), np.ascontiguousarray(codes, np.int32)
+    vectors = detached(vectors)
+    if device_name(vectors) == "cpu" and native.available() is None:
+        return _native_sums(vectors, codes, codebook_size, exponent)
+    return (_torch_sums if is_tensor(vectors) else _numpy_sums)(vectors, codes, codebook_size, exponent)
+
+
+numpy_segment_sums = segment_sums
+
+
+def _native_sums(vectors: Any, codes: Any, size: int, exponent: int) -> tuple[Any, Any]:
+    dtype, dim = dtype_name(vectors), vectors.shape[1]
+    assert dtype is not None
+    if is_tensor(vectors):
+        codes = codes.int().contiguous()
+        counts, sums = codes.new_zeros(size).long(), codes.new_zeros(size, dim).long()
+    else:
+        codes = np.ascontiguousarray(codes, np.int32)
+        counts, sums = np.zeros(size, np.int64), np.zeros((size, dim), np.int64)
+    done = 0
+    for rows in blocks(vectors) if len(vectors) else ():
+        part = codes[done : done + len(rows)]
         native.segment_sums(
-            native.Matrix(vectors.ctypes.data, vectors.dtype.name, count, dim, dim),
-            codes=codes.ctypes.data, size=codebook_size, exponent=exponent,
-            counts=counts.ctypes.data, sums=sums.ctypes.data,
+            native.Matrix(_address(rows), dtype, len(rows), dim, _row_stride(rows)),
+            codes=_address(part), size=size, exponent=exponent, counts=_address(counts), sums=_address(sums),
         )  # fmt: skip
-        return counts, sums
+        done += len(rows)
+    return counts, sums
+
+
+def _address(array: Any) -> int:
+    address: int = array.ctypes.data if isinstance(array, np.ndarray) else array.data_ptr()
+    return address
+
+
+def _row_stride(rows: Any) -> int:
+    if len(rows) == 1:
+        return int(rows.shape[1])
+    return int(rows.strides[0] // rows.itemsize if isinstance(rows, np.ndarray) else rows.stride(0))
+
+
+def _numpy_sums(vectors: Any, codes: Any, size: int, exponent: int) -> tuple[Any, Any]:
     codes = codes.astype(np.int64, copy=False)
+    counts, sums = np.zeros(size, np.int64), np.zeros((size, vectors.shape[1]), np.int64)
     np.add.at(counts, codes, 1)
-    rows = max(BLOCK_VALUES // dim, 1)
-    for start in range(0, count, rows):
-        # Exact, or so small that it becomes 0 in any case.
-        scaled = vectors[start : start + rows].astype(np.float64) * 2.0**exponent
-        np.add.at(sums, codes[start : start + rows], np.rint(scaled, out=scaled).astype(np.int64))
+    for rows in _slices(vectors):
+        scaled = vectors[rows].astype(np.float64)
+        scaled *= 2.0**exponent  # exact, or so small that it becomes 0 in any case
+        np.add.at(sums, codes[rows], np.rint(scaled, out=scaled).astype(np.int64))
     return counts, sums
 
 
-def torch_segment_sums(
-    vectors: torch.Tensor, codes: torch.Tensor, codebook_size: int, exponent: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`numpy_segment_sums` of tensors, on their device.
-
-    Args:
-        vectors: [N, D] of any float dtype, finite.
-        codes: [N] integers in [0, codebook_size).
-        codebook_size: V.
-        exponent: At most what `sum_exponent` gives for these vectors.
-
-    Returns:
-        counts [V] int64, sums [V, D] int64.
-    """
-    import torch
-
-    count, dim = vectors.shape
-    counts = torch.zeros(codebook_size, dtype=torch.int64, device=vectors.device)
-    sums = torch.zeros(codebook_size, dim, dtype=torch.int64, device=vectors.device)
-    if vectors.device.type == "cpu" and native.available() is None:
-        vectors, codes = vectors.contiguous().resolve_neg(), codes.to(torch.int32).contiguous()
-        native.segment_sums(
-            native.Matrix(vectors.data_ptr(), str(vectors.dtype).removeprefix("torch."), count, dim, dim),
-            codes=codes.data_ptr(), size=codebook_size, exponent=exponent,
-            counts=counts.data_ptr(), sums=sums.data_ptr(),
-        )  # fmt: skip
-        return counts, sums
-    # A GPU adds in any order, which integers do not mind.
+def _torch_sums(vectors: Any, codes: Any, size: int, exponent: int) -> tuple[Any, Any]:
     codes = codes.long()
-    counts.index_add_(0, codes, torch.ones_like(codes))
-    rows = max(BLOCK_VALUES // dim, 1)
-    for start in range(0, count, rows):
-        scaled = vectors[start : start + rows].double() * 2.0**exponent
-        sums.index_add_(0, codes[start : start + rows], scaled.round_().to(torch.int64))
+    counts, sums = codes.new_zeros(size), codes.new_zeros(size, vectors.shape[1])
+    # A GPU adds in any order, which integers do not mind.
+    counts.index_add_(0, codes, codes.new_ones(()).expand_as(codes))
+    for rows in _slices(vectors):
+        scaled = vectors[rows].double() * 2.0**exponent
+        sums.index_add_(0, codes[rows], scaled.round_().long())
     return counts, sums
+
+
+def _slices(vectors: Any) -> Iterator[slice]:
+    count, dim = vectors.shape
+    step = max(BLOCK_VALUES // dim, 1)
+    return (slice(start, start + step) for start in range(0, count, step))

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from multitok.codebook.search import nearest_code as search
-from multitok.codebook.segment_sums import sum_exponent, torch_segment_sums
+from multitok.codebook.segment_sums import segment_sums, sum_exponent
 from multitok.errors import ShapeError
 
 
@@ -120,8 +120,8 @@ def sum_by_code(values: torch.Tensor, codes: torch.Tensor, codebook_size: int) -
         values = torch.where(every.isfinite(), every, 0)
         low, high = (float(end) for end in torch.aminmax(values))
     exponent = sum_exponent(max(-low, high), len(values))
-    _, sums = torch_segment_sums(values, codes, codebook_size, exponent)
-    total = sums.double() * 2.0**-exponent
+    _, sums = segment_sums(values, codes, codebook_size, exponent)
+    total: torch.Tensor = sums.double() * 2.0**-exponent
     if not finite:
         # inf + inf, inf - inf and anything with NaN come to the same in any order.
         total.index_add_(0, codes, torch.where(every.isfinite(), 0, every).double())

@@ -11,18 +11,14 @@ gradients. What this does not do: hold state, or move codes that no vector uses.
 from __future__ import annotations
 
 import math
-import sys
-from typing import TYPE_CHECKING, Any, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.codebook.segment_sums import (
-    SMALLEST_EXPONENT,
-    numpy_segment_sums,
-    sum_exponent,
-    torch_segment_sums,
-)
+from multitok.codebook import inputs
+from multitok.codebook.inputs import is_tensor
+from multitok.codebook.segment_sums import SMALLEST_EXPONENT, segment_sums, sum_exponent
 from multitok.errors import CodeRangeError, InputError, MultitokError, ShapeError, SpecError
 
 if TYPE_CHECKING:
@@ -32,6 +28,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
     Integers = NDArray[np.integer[Any]]
     Group = ProcessGroup | bool | None
+
+CODE_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
 @overload
@@ -68,7 +66,7 @@ def code_sums(
         InputError: A value is NaN or infinite (the message names its row), or another rank refused its vectors.
         SpecError: With this exponent the sums may overflow; or `group` is True and there is no process group.
     """
-    if is_tensor(vectors) and _compiling():
+    if is_tensor(vectors) and inputs.is_compiling():
         from multitok.quantize import torch_ops
 
         name = _process_group(group).group_name if group else ""
@@ -118,7 +116,6 @@ def fixed_code_sums(
     if ranks is not None:
         largest, count = _over_ranks(largest, count, refused, vectors, ranks)
     used = _exponent(exponent, largest, count)
-    segment_sums: Any = torch_segment_sums if is_tensor(vectors) else numpy_segment_sums
     counts, sums = segment_sums(vectors, codes, codebook_size, used)
     if ranks is not None:
         _add_over_ranks(counts, ranks)
@@ -191,44 +188,25 @@ def ema_codebook(counts_ema: Any, sums_ema: Any, *, epsilon: float = 1e-5) -> An
     return sums_ema / smoothed[:, None]
 
 
-def is_tensor(array: object) -> TypeGuard[torch.Tensor]:
-    """Whether `array` is a torch tensor; imports nothing."""
-    torch = sys.modules.get("torch")  # no tensor was made where torch was not imported
-    return torch is not None and isinstance(array, torch.Tensor)
-
-
-def _compiling() -> bool:
-    import torch
-
-    return torch.compiler.is_compiling()
-
-
 def _float64(array: Any) -> Any:
     return array.double() if is_tensor(array) else array.astype(np.float64)
 
 
 def _rows(vectors: Any, codes: Any) -> tuple[Any, Any]:
     """Both with one leading axis and without gradients; all is checked but the values."""
-    if is_tensor(vectors) and is_tensor(codes):
-        import torch
-
-        vectors, codes = vectors.detach(), codes.detach()
-        floating = vectors.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-        integral = codes.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    elif isinstance(vectors, np.ndarray) and isinstance(codes, np.ndarray):
-        floating = vectors.dtype in (np.float16, np.float32, np.float64)
-        integral = codes.dtype.kind in "iu"
-    else:
+    inputs.check("vectors", vectors, "[..., D]")
+    if is_tensor(vectors) != is_tensor(codes) or not (is_tensor(codes) or isinstance(codes, np.ndarray)):
         raise ShapeError(
             f"vectors are {type(vectors).__name__}, codes are {type(codes).__name__}: give two arrays or two tensors"
         )
-    if not floating or vectors.ndim == 0 or vectors.shape[-1] == 0:
-        raise ShapeError(f"vectors are {vectors.dtype} {list(vectors.shape)}: give floats [..., D] with D >= 1")
-    if not integral or codes.shape != vectors.shape[:-1]:
+    if vectors.shape[-1] == 0:
+        raise ShapeError(f"vectors are of shape {list(vectors.shape)}: give at least one dimension")
+    if str(codes.dtype).removeprefix("torch.") not in CODE_DTYPES or codes.shape != vectors.shape[:-1]:
         raise ShapeError(
             f"codes are {codes.dtype} {list(codes.shape)}: give an integer for each vector, {list(vectors.shape[:-1])}"
         )
-    return vectors.reshape(-1, vectors.shape[-1]), codes.reshape(-1)
+    codes = inputs.detached(codes).reshape(-1)
+    return inputs.detached(vectors).reshape(-1, vectors.shape[-1]), codes.long() if is_tensor(codes) else codes
 
 
 def _largest(vectors: Any, codes: Any, codebook_size: int) -> float:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multitok.codebook.inputs import is_tensor
 from multitok.errors import CodeRangeError, InputError
-from multitok.quantize.statistics import is_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def perplexity(codes: NDArray[np.integer[Any]] | torch.Tensor, codebook_size: in
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def _counts(codes: NDArray[np.integer[Any]] | torch.Tensor, codebook_size: int) -> NDArray[np.int64]:
+def _counts(codes: Any, codebook_size: int) -> NDArray[np.int64]:
     flat = np.asarray(codes.cpu() if is_tensor(codes) else codes).ravel()
     if flat.size == 0:
         raise InputError("no codes given: usage and perplexity need at least one")

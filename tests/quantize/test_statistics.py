@@ -169,12 +169,13 @@ def test_any_leading_shape_and_layout(engine: str) -> None:
         (vectors.reshape(2, 3, 4, 5), codes.reshape(2, 3, 4)),
         (wide[..., ::2], codes.reshape(2, 3, 4).astype(np.uint8)),
         (np.asfortranarray(vectors), codes.astype(np.int64)),
-        (vectors[::-1], codes[::-1]),
+        (vectors[::-1], codes[::-1].astype(np.uint16)),
     ]:
         tensor = torch.tensor(x.copy()).mT.contiguous().mT  # keeps the values, changes the strides
         for found in (code_sums(x, c, 11), code_sums(tensor, torch.tensor(c.copy()), 11)):
             assert np.array_equal(found[0], expected[0])
             assert np.array_equal(found[1], expected[1])
+    assert np.array_equal(code_sums(vectors.astype(">f4"), codes, 11)[1], expected[1])
     single = code_sums(vectors[0], codes[0:1].reshape(()), 11)
     assert np.array_equal(single[1][codes[0]], vectors[0].astype(np.float64))
     negated = torch.complex(torch.zeros(24, 5), -torch.from_numpy(vectors)).conj().imag
@@ -208,11 +209,18 @@ ONES, ZEROS = np.ones((3, 2), np.float32), np.zeros(3, np.int32)
         (ONES, ZEROS, 4, -1023, SpecError, "exponent=-1023"),
         (ONES, ZEROS[:2], 4, None, ShapeError, r"codes are int32 \[2\]: give an integer for each vector, \[3\]"),
         (ONES, ONES[:, 0], 4, None, ShapeError, "codes are float32"),
-        (ONES.astype(np.int64), ZEROS, 4, None, ShapeError, "vectors are int64"),
-        (ONES[:, :0], ZEROS, 4, None, ShapeError, r"vectors are float32 \[3, 0\]"),
+        (ONES.astype(np.int64), ZEROS, 4, None, ShapeError, "vectors given as int64"),
+        (ONES[:, :0], ZEROS, 4, None, ShapeError, r"vectors are of shape \[3, 0\]"),
         (ONES, [0, 0, 0], 4, None, ShapeError, "vectors are ndarray, codes are list"),
         (torch.ones(3, 2), ZEROS, 4, None, ShapeError, "vectors are Tensor, codes are ndarray"),
-        (torch.ones(3, 2, dtype=torch.int64), torch.zeros(3).long(), 4, None, ShapeError, "vectors are torch.int64"),
+        (
+            torch.ones(3, 2, dtype=torch.int64),
+            torch.zeros(3).long(),
+            4,
+            None,
+            ShapeError,
+            "vectors given as torch.int64",
+        ),
         (torch.ones(3, 2), torch.zeros(3), 4, None, ShapeError, "codes are torch.float32"),
         (torch.ones(3, 2), torch.full((3,), 9), 4, None, CodeRangeError, "codes reach from 9 to 9"),
     ],
