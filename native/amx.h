@@ -7,16 +7,16 @@
 //   step of 32 products gives a1.b1 + a2.b1 + a1.b2 - h1 - h2 - h3, from rows [a1, a2, a1, -1, -1, -1] and codes
 //   [b1, b1, b2, h1, h2, h3].
 //
-// What is proven: |s~ - s| <= E for every code, E depending on the row alone; 2 E, rounded up, is the slack of decide.h.
-// Let u = 2^-24 and g(n) = n u / (1 - n u), the usual factor of n roundings (Higham, Accuracy and Stability of Numerical
-// Algorithms, 2nd ed., section 3.1). By the triangle inequality and Cauchy-Schwarz E is the sum of
-//   1. reading the row. The float32 y stands for a with |y - a| <= 2 u |y| + sqrt(D) 2^-149: it is fl(x - centre), rounded
-//      once, or once more where it was made from float64 values, and then it may underflow.
+// What is proven: |s~ - s| <= E for every code, E depending on the row alone; 2 E, rounded up, is decide.h's slack.
+// Let u = 2^-24 and g(n) = n u / (1 - n u), the usual factor of n roundings (Higham, Accuracy and Stability of
+// Numerical Algorithms, 2nd ed., section 3.1). By the triangle inequality and Cauchy-Schwarz E is the sum of
+//   1. reading the row. The float32 y stands for a with |y - a| <= 2 u |y| + sqrt(D) 2^-149: it is fl(x - centre),
+//      rounded once, or once more where it was made from float64 values, and then it may underflow.
 //   2. rounding the row. Plain: r = |y - a^|; folded: r = |y - a1 - a2|. y - a^ is a float32 without rounding, as a^ is
 //      0 or within 2^-8 of y, so r, |a1| and |a2| are measured: roots of sums of squares in float32. For a sum S~ of
 //      D squares (no more than D roundings on any way through it, each with an underflow of at most 2^-149) the true
 //      sum is at most (S~ + D 2^-149) / (1 - g(D)), and its root at most sqrt(S~) (1 + (D + 2) u) + sqrt(D) 2^-74 as
-//      long as D u <= 1/8. vcvtne2ps2bf16 takes denormals for 0, which the residual measures too.
+//      long as D u <= 1/8. vcvtneps2bf16 takes denormals for 0, which the residual measures too.
 //   3. 1 and 2 times max|b|, as a.b - a^.b = (a - a^).b.
 //   4. rounding the codes: |a^| max|b - b^|, measured in float64 when the codebook is prepared; folded: |a1 + a2|
 //      max|b - b1 - b2|, and |a2| max|b2| for the product that is left out.
@@ -32,8 +32,8 @@
 //   7. |h - h^| (or |h - h1 - h2 - h3|), measured.
 //   8. the definition, evaluated in float64: 2 (2 D + 8) 2^-53 of the square of |a| + |b| at most (integer.h); for the
 //      other metrics of |a||b|.
-// All terms are positive, so their evaluation in float32, fewer than 32 roundings, is made up for by a factor 1 + 2^-18,
-// and the constants below are rounded up.
+// All terms are positive, so their evaluation in float32, fewer than 32 roundings, is made up for by a factor
+// 1 + 2^-18, and the constants below are rounded up.
 //
 // Overflow. A row with a finite measure has |a^| < 2^64, and |b| < 2^50 (Book::bounded), so that no partial sum reaches
 // 2^127. A row with a measure that is infinite or not a number enters the tiles as zeros and gets an infinite slack: it

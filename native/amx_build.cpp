@@ -89,7 +89,8 @@ void place_code(const Book& book, int64_t code, TileBook* tile, Largest* largest
 void place_nothing(const Book& book, int64_t code, TileBook* tile) {
     constexpr float kLowest = 3e38f;
     if (tile->folded) {
-        tile->codes[code / 16 * kTileValues + code % 16 * kStepValues + 3 * book.dim] = bits_of(nearest_bfloat16(kLowest));
+        const int64_t first = code * kStepValues;  // one step a code
+        tile->codes[first + 3 * book.dim] = bits_of(nearest_bfloat16(kLowest));
     } else {
         tile->half_norm[code] = kLowest;
     }

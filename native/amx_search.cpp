@@ -1,8 +1,8 @@
 // The proposing pass on AMX: 32 codes times 32 rows at once, four tiles of sums. The bound stands in amx.h.
 //
-// A tile holds 16 lines of 64 bytes. Codes lie as they are, a line is 32 values of one code. Rows lie in pairs, a line is
-// two neighbouring values of each of 16 rows, so that the sums have a code a line and a row a lane, and the largest of
-// 16 codes is a maximum of lines. 16 lanes of the rows' tiles are made from 16 rows by turning blocks of 16 x 16 values.
+// A tile holds 16 lines of 64 bytes. In a tile of codes a line is 32 values of one code. In a tile of rows a line is two
+// neighbouring values of each of 16 rows, so rows are turned, 16 x 16 values at a time. The sums then have a code a line
+// and a row a lane, and the largest of 16 codes is a maximum of lines.
 //
 // The order of the work keeps 32 codes in the first-level cache while all rows of a block pass by; the rows of a block
 // and the maxima are kept small enough for the second-level one, and the codes are streamed. Codes of more than
@@ -65,17 +65,6 @@ class Rounding {
     uint32_t before_;
 };
 
-struct TileScratch final : Scratch {
-    DecideScratch decide;
-    int64_t pairs = 0;               // of 16 rows, at most, in a block
-    int64_t unit_shift = 0;          // log2 of the groups that share a maximum
-    int64_t maxima_stride = 0;       // units, those of groups that do not exist included
-    Aligned<uint16_t> rows;          // [pairs * 2][steps][16 lines][16 lanes][2]
-    Aligned<float> maxima;           // [pairs][maxima_stride][32 lanes]
-    Aligned<float> sums;             // [2 or pairs][4 tiles][16][16]
-    Aligned<float> slack;            // [pairs * 32]
-};
-
 MT_INLINE int64_t clamp(int64_t value, int64_t least, int64_t most) {
     return value < least ? least : value > most ? most : value;
 }
@@ -84,6 +73,27 @@ static int64_t pairs_of(const TileBook& tile) {
     const int64_t by_maxima = clamp(kMaximaBytes / (tile.groups * 32 * 4), kFewestPairs, kMostPairs);
     return clamp(kRowBytes / (tile.steps * kTileValues * 2 * 2), 1, by_maxima);
 }
+
+struct TileScratch final : Scratch {
+    TileScratch(const Book& book, const TileBook& tile) : pairs(pairs_of(tile)) {
+        while (unit_shift < 4 && pairs * (tile.groups >> unit_shift) * 32 * 4 > kMostMaximaBytes) unit_shift++;
+        maxima_stride = (tile.groups >> unit_shift) + 1;
+        decide.reset(book, int64_t{1} << unit_shift);
+        rows.reset(pairs * 2 * tile.steps * kTileValues);
+        maxima.reset(pairs * maxima_stride * 32);
+        sums.reset((tile.steps > kMostSteps && pairs > 2 ? pairs : 2) * kSums);
+        slack.reset(pairs * 32);
+    }
+
+    DecideScratch decide;
+    const int64_t pairs;             // of 16 rows, at most, in a block
+    int64_t unit_shift = 0;          // log2 of the groups that share a maximum
+    int64_t maxima_stride = 0;       // units, that of groups that do not exist included
+    Aligned<uint16_t> rows;          // [pairs * 2][steps][16 lines][16 lanes][2]
+    Aligned<float> maxima;           // [pairs][maxima_stride][32 lanes]
+    Aligned<float> sums;             // [2 or pairs][4 tiles][16][16]
+    Aligned<float> slack;            // [pairs * 32]
+};
 
 // ---- rows -------------------------------------------------------------------------------------------------------
 
@@ -167,8 +177,8 @@ static Float16 slack_of(const TileBook& tile, const Measures& measures) {
     return slack < infinity ? slack : infinity;
 }
 
-// Packs 16 rows into their tiles and gives their slack. Rows without a bound enter as zeros, so that nothing infinite is
-// multiplied.
+// Packs 16 rows into their tiles and gives their slack. Rows without a bound enter as zeros, so that nothing infinite
+// is multiplied.
 static Float16 pack_rows(const TileBook& tile, const Rows& rows, int64_t dim, int64_t first, uint16_t* lines) {
     const Measures measures = tile.folded ? pack_folded(rows, dim, first, lines) : pack_plain(rows, dim, first, lines);
     const Float16 slack = slack_of(tile, measures);
@@ -320,21 +330,7 @@ static bool supported() { return cpu_features().amx_bf16; }
 
 static int64_t rows_per_block(const Book& book) { return 32 * pairs_of(*book.tile); }
 
-static Scratch* make_scratch(const Book& book, int64_t) {
-    const TileBook& tile = *book.tile;
-    auto* scratch = new TileScratch;
-    scratch->pairs = pairs_of(tile);
-    int64_t shift = 0;
-    while (shift < 4 && scratch->pairs * (tile.groups >> shift) * 32 * 4 > kMostMaximaBytes) shift++;
-    scratch->unit_shift = shift;
-    scratch->maxima_stride = (tile.groups >> shift) + 1;
-    scratch->decide.reset(book, int64_t{1} << shift);
-    scratch->rows.reset(scratch->pairs * 2 * tile.steps * kTileValues);
-    scratch->maxima.reset(scratch->pairs * scratch->maxima_stride * 32);
-    scratch->sums.reset((tile.steps > kMostSteps && scratch->pairs > 2 ? scratch->pairs : 2) * kSums);
-    scratch->slack.reset(scratch->pairs * 32);
-    return scratch;
-}
+static Scratch* make_scratch(const Book& book, int64_t) { return new TileScratch(book, *book.tile); }
 
 static void search(const Book& book, const Rows& rows, const Results& results, Scratch& given) {
     const TileBook& tile = *book.tile;
