@@ -13,6 +13,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SCRIPTS = {
+    "codebook_search": "Nearest-code search",
+    "kmeans": "k-means",
     "startup": "Starting",
     "prepare": "Raw sources to token shards",
     "prepare_memory": "Memory of a job",
