@@ -36,8 +36,7 @@ KERNEL_FLAGS = (
     "-fsanitize=bounds,alignment,signed-integer-overflow,shift,integer-divide-by-zero",
     *("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-DMULTITOK_HOST_SHIM"),
 )
-DEFAULT_SHARED_BYTES = 48 * 1024
-LARGEST_SHARED_BYTES = 99 * 1024  # of a block, on the smallest device of those with bfloat16 tensor cores
+PLAIN_SHARED_BYTES = 48 * 1024
 
 
 class KernelFault(RuntimeError):
@@ -190,7 +189,7 @@ class HostFunction:
     module: HostModule
     name: str
     index: int
-    max_dynamic_shared_size_bytes: int = DEFAULT_SHARED_BYTES
+    max_dynamic_shared_size_bytes: int = PLAIN_SHARED_BYTES
     parameters: list[_Parameter] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -224,8 +223,8 @@ class HostFunction:
             raise LaunchError(f"{self.name}: a grid of {tuple(grid)} blocks")
         if min(block) < 1 or block[0] * block[1] * block[2] > 1024 or block[2] > 64:
             raise LaunchError(f"{self.name}: a block of {tuple(block)} threads")
-        if shared_mem > self.max_dynamic_shared_size_bytes or shared_mem > LARGEST_SHARED_BYTES:
-            allowed = min(self.max_dynamic_shared_size_bytes, LARGEST_SHARED_BYTES)
+        allowed = min(self.max_dynamic_shared_size_bytes, self.module.shared_bytes)
+        if shared_mem > allowed:
             raise LaunchError(f"{self.name}: {shared_mem} bytes of shared memory, {allowed} are allowed")
 
     def _check_overlaps(self, arrays: Sequence[_Array]) -> None:
@@ -245,7 +244,7 @@ def _sizes(given: Sequence[int]) -> list[int]:
 def _convert(argument: Any, parameter: _Parameter) -> tuple[Any, Extent | None]:
     """The argument as CuPy lays it out in memory, and the array it points to."""
     wanted = f"of {parameter.bytes} bytes, kind '{chr(parameter.kind)}'"
-    if isinstance(argument, (bool, float)) or not isinstance(argument, (int, np.generic)):
+    if type(argument) in (bool, float) or not isinstance(argument, (int, np.generic)):
         raise LaunchError(f"is {type(argument).__name__}: addresses are integers, numbers NumPy scalars")
     value = np.array(np.int64(argument) if isinstance(argument, int) else argument)
     kind = {"f": "f", "i": "i", "u": "i", "b": "i"}.get(value.dtype.kind, "?")
@@ -282,6 +281,7 @@ class HostModule:
         name_expressions: kernels to instantiate; without them those declared extern "C".
         seed: of the schedule; 0 runs threads in order.
         budget: memory accesses after which a launch counts as hung.
+        shared_bytes: dynamic shared memory that a block may have.
     """
 
     def __init__(
@@ -292,8 +292,9 @@ class HostModule:
         name_expressions: Sequence[str] | None = None,
         seed: int = 0,
         budget: int = 3_000_000_000,
+        shared_bytes: int = PLAIN_SHARED_BYTES,
     ) -> None:
-        self.seed, self.budget = seed, budget
+        self.seed, self.budget, self.shared_bytes = seed, budget, shared_bytes
         self.counters = Counters()
         found = re.findall(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s+)?(\w+)\s*\(', code)
         self.names = list(name_expressions or found)

@@ -66,6 +66,15 @@ __global__ void arithmetic(const double* in, double* out) {
     out[2] = __double2float_ru(in[3]);
 }
 
+// Two lanes share each word, but no bytes: nothing needs an order.
+__global__ void halves_of_words(bfloat16_bits* out) {
+    __shared__ bfloat16_bits tile[32];
+    for (int i = 0; i < 3; i++) {
+        tile[threadIdx.x] = static_cast<bfloat16_bits>(threadIdx.x + i);
+        out[threadIdx.x] = tile[threadIdx.x];
+    }
+}
+
 // ---- Wrong ----------------------------------------------------------------------------------------------------------
 
 __global__ void missing_barrier(int* out) {

@@ -138,7 +138,8 @@ bool races(const Touch& touch, const Region& region, uint8_t bytes, Access acces
 void add(Touch& touch, uint8_t bytes, uint8_t flags) {
     const Fiber& f = *machine.now;
     const uint32_t lane = 1u << f.lane();
-    const bool together = touch.event >= machine.block_start && !ordered(touch, f);
+    // Of threads that touch different bytes of a word only the last is remembered.
+    const bool together = touch.event >= machine.block_start && touch.bytes & bytes && !ordered(touch, f);
     if (!together) {
         touch = {machine.event, lane, uint16_t(f.warp()), bytes, flags};
         return;

@@ -100,6 +100,13 @@ def test_a_warp_barrier_orders_its_warp(seed: int) -> None:
     assert out.tolist() == [*range(1, 32), 0, *range(33, 64), 32]
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_threads_may_share_a_word_but_no_byte(seed: int) -> None:
+    out = torch.zeros(32, dtype=torch.int16)
+    launch("halves_of_words", out, seed=seed)
+    assert out.tolist() == list(range(2, 34))
+
+
 def test_contraction_is_as_in_nvcc() -> None:
     given = torch.tensor([1 + 2.0**-30, 1 - 2.0**-30, -1.0, 1 + 2.0**-50], dtype=torch.float64)
     out = torch.zeros(3, dtype=torch.float64)
@@ -168,7 +175,7 @@ def test_the_shim_runs_on_after_a_fault() -> None:
 
 
 def test_all_kernels_are_tried() -> None:
-    right = {"reverse_blocks", "warp_functions", "multiply", "count_all", "rotate_in_warp", "arithmetic"}
+    right = {"reverse_blocks", "warp_functions", "multiply", "count_all", "rotate_in_warp", "halves_of_words", "arithmetic"}
     assert right | {fault[0] for fault in FAULTS} == set(KERNELS)
 
 
