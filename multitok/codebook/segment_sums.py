@@ -56,13 +56,15 @@ def sum_exponent(largest: float, count: int) -> int:
 
 @overload
 def segment_sums(
-    vectors: NDArray[Any], codes: NDArray[Any], codebook_size: int, exponent: int
+    vectors: NDArray[Any], codes: NDArray[Any], codebook_size: int, exponent: int, *, threads: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 @overload
 def segment_sums(
-    vectors: torch.Tensor, codes: torch.Tensor, codebook_size: int, exponent: int
+    vectors: torch.Tensor, codes: torch.Tensor, codebook_size: int, exponent: int, *, threads: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]: ...
-def segment_sums(vectors: Array, codes: Array, codebook_size: int, exponent: int) -> tuple[Any, Any]:
+def segment_sums(
+    vectors: Array, codes: Array, codebook_size: int, exponent: int, *, threads: int | None = None
+) -> tuple[Any, Any]:
     """How many vectors each code has, and their sums in units of 2^-exponent.
 
     Args:
@@ -70,20 +72,21 @@ def segment_sums(vectors: Array, codes: Array, codebook_size: int, exponent: int
         codes: [N] integers in [0, codebook_size), of the same kind and on the same device.
         codebook_size: V.
         exponent: At most what `sum_exponent` gives for these vectors.
+        threads: CPU threads of the native library, as for `Codebook.search`.
 
     Returns:
         counts [V] int64, sums [V, D] int64, of the same kind and on the same device.
     """
     vectors = detached(vectors)
     if device_name(vectors) == "cpu" and native.available() is None:
-        return _native_sums(vectors, codes, codebook_size, exponent)
+        return _native_sums(vectors, codes, codebook_size, exponent, threads)
     return (_torch_sums if is_tensor(vectors) else _numpy_sums)(vectors, codes, codebook_size, exponent)
 
 
 numpy_segment_sums = segment_sums
 
 
-def _native_sums(vectors: Any, codes: Any, size: int, exponent: int) -> tuple[Any, Any]:
+def _native_sums(vectors: Any, codes: Any, size: int, exponent: int, threads: int | None) -> tuple[Any, Any]:
     dtype, dim = dtype_name(vectors), vectors.shape[1]
     assert dtype is not None
     if is_tensor(vectors):
@@ -98,6 +101,7 @@ def _native_sums(vectors: Any, codes: Any, size: int, exponent: int) -> tuple[An
         native.segment_sums(
             native.Matrix(_address(rows), dtype, len(rows), dim, _row_stride(rows)),
             codes=_address(part), size=size, exponent=exponent, counts=_address(counts), sums=_address(sums),
+            threads=threads,
         )  # fmt: skip
         done += len(rows)
     return counts, sums
