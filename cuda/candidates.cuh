@@ -62,6 +62,7 @@ __device__ __forceinline__ void make_room(const CandidateLists& lists, int list,
     float* scores = lists.scores + list * lists.capacity;
     int* codes = lists.codes + list * lists.capacity;
     if (lists.nearest > 1) {
+        __syncwarp();  // every lane has read the old floor
         // The k-th largest score is the one with k - 1 before it; equal ones count in the order of the list.
         if (full) {
             for (int entry = member; entry < count; entry += LANES) {

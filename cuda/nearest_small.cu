@@ -112,14 +112,15 @@ __device__ __forceinline__ int decide(const float (&x)[DIM], const float (&a)[DI
 
 // Codes [count, levels] of vectors [count, DIM]. prepared [codes of all levels, kPitch<DIM>] and half_norms, values
 // [codes of all levels, DIM] as given, centres [levels, DIM]. distances [count] of the last level, or null. The first
-// vector that holds a NaN or an infinity lowers `*bad_row`. statistics [1], or null, counts the vectors (for each level)
-// that the groups' scores could not tell apart.
+// vector that holds a NaN or an infinity, or leaves one over, lowers `*bad_row`, counted from `first_row`. statistics [1],
+// or null, counts the vectors (for each level) that the groups' scores could not tell apart.
 template <int DIM>
 __global__ void __launch_bounds__(kThreads, DIM <= 8 ? 4 : 3)
 nearest_small(const float* __restrict__ vectors, index_t row_stride, index_t count, const Level* __restrict__ levels,
               int level_count, const float* __restrict__ prepared, const float* __restrict__ half_norms,
               const float* __restrict__ values, const float* __restrict__ centres, index_t* __restrict__ out_codes,
-              double* __restrict__ out_distances, index_t* bad_row, unsigned long long* statistics) {
+              double* __restrict__ out_distances, index_t first_row, index_t* bad_row,
+              unsigned long long* statistics) {
     __shared__ __align__(16) float tile_codes[kTile * kPitch<DIM>];
     __shared__ __align__(16) float tile_half_norms[kTile];
     const index_t first_vector = static_cast<index_t>(blockIdx.x) * (kThreads * kVectors) + threadIdx.x;
@@ -127,13 +128,8 @@ nearest_small(const float* __restrict__ vectors, index_t row_stride, index_t cou
 #pragma unroll
     for (int v = 0; v < kVectors; v++) {
         const index_t vector = first_vector + v * kThreads;
-        bool finite = true;
 #pragma unroll
-        for (int d = 0; d < DIM; d++) {
-            x[v][d] = vector < count ? vectors[vector * row_stride + d] : 0.0f;
-            finite = finite && isfinite(x[v][d]);
-        }
-        if (!finite) atomicMin(bad_row, vector);
+        for (int d = 0; d < DIM; d++) x[v][d] = vector < count ? vectors[vector * row_stride + d] : 0.0f;
     }
     for (int l = 0; l < level_count; l++) {
         const Level& level = levels[l];
@@ -144,8 +140,13 @@ nearest_small(const float* __restrict__ vectors, index_t row_stride, index_t cou
         Sweep sweeps[kVectors];
 #pragma unroll
         for (int v = 0; v < kVectors; v++) {
+            bool finite = true;
 #pragma unroll
-            for (int d = 0; d < DIM; d++) a[v][d] = __fsub_rn(x[v][d], centres[l * DIM + d]) * level.scale;
+            for (int d = 0; d < DIM; d++) {
+                finite = finite && isfinite(x[v][d]);
+                a[v][d] = __fsub_rn(x[v][d], centres[l * DIM + d]) * level.scale;
+            }
+            if (!finite) atomicMin(bad_row, first_row + first_vector + v * kThreads);
         }
         for (int tile = 0; tile < level.tiles; tile++) {
             __syncthreads();
