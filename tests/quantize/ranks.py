@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # which the first call of an operator loads: here once for all ranks
 import torch.distributed as dist
 import torch.multiprocessing
 from numpy.typing import NDArray
 
 from multitok.errors import InputError
-from multitok.quantize import code_sums
+from multitok.quantize import code_sums, torch_ops
 
 WORLD = 3
 # Which rows each rank gives.
 SPLITS = {
     "three ranks, tensors": [(0, 200), (200, 200), (200, 301)],
     "three ranks, arrays": [(0, 0), (0, 300), (300, 301)],
+    "three ranks, operator": [(0, 100), (100, 250), (250, 250)],
     "two ranks": [(0, 17), (17, 150)],
 }
 
@@ -47,10 +49,13 @@ def _rank(rank: int, folder: Path, codebook_size: int) -> None:
             continue
         rows = slice(*splits[rank])
         group = True if len(splits) == WORLD else pair
+        own = torch.from_numpy(vectors[rows]), torch.from_numpy(codes[rows])
         if "arrays" in name:
             counts, sums = code_sums(vectors[rows], codes[rows], codebook_size, group=group)
+        elif "operator" in name:
+            all_ranks = dist.group.WORLD.group_name
+            sums, counts = (each.numpy() for each in torch_ops.code_sums(*own, codebook_size, None, all_ranks))
         else:
-            own = torch.from_numpy(vectors[rows]), torch.from_numpy(codes[rows])
             counts, sums = (each.numpy() for each in code_sums(*own, codebook_size, group=group))
         found[name] = [counts.tobytes().hex(), sums.tobytes().hex()]
     try:

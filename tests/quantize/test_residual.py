@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from multitok.errors import CodeRangeError, InputError, ShapeError, SpecError
-from multitok.quantize import ResidualQuantizer, perplexity, usage
+from multitok.quantize import ResidualQuantizer, perplexity, residual, usage
 
 
 def make(sizes: tuple[int, ...] = (8, 5, 3), dim: int = 4) -> ResidualQuantizer:
@@ -32,6 +32,24 @@ def test_encode_equals_a_greedy_loop() -> None:
             residual = residual - codebook[codes[-1]]
         expected.append(codes)
     assert quantizer.encode(vectors()).tolist() == expected
+
+
+@pytest.mark.parametrize("values", [1, 4, 28, 10**6])
+def test_encode_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+    expected = make().encode(vectors())
+    monkeypatch.setattr(residual, "BLOCK_VALUES", values)
+    given = vectors()
+    assert np.array_equal(make().encode(given), expected)
+    assert np.array_equal(given, vectors())  # left as they were
+    assert np.array_equal(make().encode(np.asfortranarray(given)[::-1]), expected[::-1])
+
+
+def test_residuals_that_leave_float32() -> None:
+    given = np.zeros((5, 1), np.float32)
+    given[3] = -3e38
+    far = ResidualQuantizer([np.full((1, 1), 3e38, np.float32), np.zeros((2, 1), np.float32)])
+    with pytest.raises(InputError, match=r"vectors\[3\] minus its first 1 code vectors leaves the range of float32"):
+        far.encode(given)
 
 
 def test_decode_adds_the_code_vectors() -> None:
