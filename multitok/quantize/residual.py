@@ -17,8 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.codebook import nearest_code
-from multitok.errors import CodeRangeError, ShapeError, SpecError
+from multitok.codebook import Codebook
+from multitok.errors import CodeRangeError, InputError, ShapeError, SpecError
+
+# Values of residuals held at once, 4 MiB.
+BLOCK_VALUES = 2**20
 
 
 class ResidualQuantizer:
@@ -52,6 +55,7 @@ class ResidualQuantizer:
         if not held:
             raise SpecError("no codebooks given: give at least one")
         self._codebooks = tuple(held)
+        self._prepared: tuple[Codebook, ...] = ()
 
     @property
     def codebooks(self) -> tuple[NDArray[np.float32], ...]:
@@ -74,24 +78,38 @@ class ResidualQuantizer:
         return int(self._codebooks[0].shape[1])
 
     def encode(self, vectors: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Codes of each vector.
+        """Codes of each vector. Memory beside them: one block of residuals.
 
         Args:
-            vectors: [N, D] float32, finite.
+            vectors: [N, D] float32, finite, any memory layout.
 
         Returns:
             [N, K] int32.
 
         Raises:
             ShapeError: `vectors` is not float32 [N, D].
-            InputError: A value is not finite.
+            InputError: A value is not finite, or a residual leaves the range of float32.
         """
+        if vectors.ndim != 2 or vectors.dtype != np.float32:
+            raise ShapeError(f"vectors given as {vectors.dtype} of shape {list(vectors.shape)}: give float32 [N, D]")
+        if not self._prepared:  # at the first use: decoding needs none
+            self._prepared = tuple(Codebook(codebook) for codebook in self._codebooks)
         codes = np.empty((len(vectors), self.num_codebooks), np.int32)
-        residual = vectors
-        for k, codebook in enumerate(self._codebooks):
-            codes[:, k] = nearest_code(residual, codebook)
-            if k + 1 < self.num_codebooks:
-                residual = residual - codebook[codes[:, k]]
+        codes[:, 0] = self._prepared[0].search(vectors).codes
+        rows = max(BLOCK_VALUES // self.dim, 1)
+        for start in range(0, len(vectors) if self.num_codebooks > 1 else 0, rows):
+            block = codes[start : start + rows]
+            residual = vectors[start : start + rows] - self._codebooks[0][block[:, 0]]
+            for k in range(1, self.num_codebooks):
+                try:
+                    block[:, k] = self._prepared[k].search(residual).codes
+                except InputError:
+                    row = start + int(np.isfinite(residual).all(axis=1).argmin())
+                    raise InputError(
+                        f"vectors[{row}] minus its first {k} code vectors leaves the range of float32: scale the "
+                        "vectors and the codebooks down"
+                    ) from None
+                residual -= self._codebooks[k][block[:, k]]
         return codes
 
     def decode(self, codes: NDArray[np.int32], num_codebooks: int | None = None) -> NDArray[np.float32]:

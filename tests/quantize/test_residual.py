@@ -44,6 +44,7 @@ def test_encode_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch, v
     assert np.array_equal(make().encode(np.asfortranarray(given)[::-1]), expected[::-1])
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_residuals_that_leave_float32() -> None:
     given = np.zeros((5, 1), np.float32)
     given[3] = -3e38
