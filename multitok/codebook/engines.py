@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -134,14 +133,15 @@ class CudaEngine:
     needs_writable = False
 
     def __init__(self, values: torch.Tensor, metric: str) -> None:
-        self._book = _cuda_backend().CudaCodebook(values, metric)
+        from multitok.codebook.cuda_backend import CudaCodebook
+
+        self._book = CudaCodebook(values, metric)
 
     def search(
         self, rows: Array, dtype: str, nearest: int, distances: bool, threads: int | None
     ) -> tuple[Any, Any | None]:
         """As `Engine.search`; threads mean nothing here."""
-        codes, ranks = self._book.search(rows, nearest)
-        return codes, ranks if distances else None
+        return self._book.search(as_tensor(rows), nearest, distances=distances)
 
 
 def make_engine(values: Array, metric: str, backend: str) -> Engine:
@@ -173,7 +173,7 @@ def make_engine(values: Array, metric: str, backend: str) -> Engine:
         )
     if fitting is None:
         return TorchEngine(values, metric)
-    reason = native.available() if fitting == "native" else _cuda_backend().available()
+    reason = native.available() if fitting == "native" else _cuda_is_missing()
     if reason is None:
         return NativeEngine(values, metric) if fitting == "native" else CudaEngine(as_tensor(values), metric)
     if backend != "auto":
@@ -189,6 +189,9 @@ def make_engine(values: Array, metric: str, backend: str) -> Engine:
     return TorchEngine(values, metric)
 
 
-def _cuda_backend() -> Any:
+def _cuda_is_missing() -> str | None:
+    """None where the CUDA kernels can run, else why not."""
     # Not loaded before a CUDA tensor comes.
-    return importlib.import_module("multitok.codebook.cuda_backend")
+    from multitok.codebook import cuda_backend
+
+    return cuda_backend.available()
