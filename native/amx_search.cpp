@@ -1,8 +1,8 @@
 // The proposing pass on AMX: 32 codes times 32 rows at once, four tiles of sums. The bound stands in amx.h.
 //
-// A tile holds 16 lines of 64 bytes. In a tile of codes a line is 32 values of one code. In a tile of rows a line is two
-// neighbouring values of each of 16 rows, so rows are turned, 16 x 16 values at a time. The sums then have a code a line
-// and a row a lane, and the largest of 16 codes is a maximum of lines.
+// A tile holds 16 lines of 64 bytes. In a tile of codes a line is 32 values of one code. In a tile of rows a line is
+// two neighbouring values of each of 16 rows, so rows are turned, 16 x 16 values at a time. The sums then have a code
+// a line and a row a lane, and the largest of 16 codes is a maximum of lines.
 //
 // The order of the work keeps 32 codes in the first-level cache while all rows of a block pass by; the rows of a block
 // and the maxima are kept small enough for the second-level one, and the codes are streamed. Codes of more than
