@@ -78,9 +78,10 @@ bool is_tree(int32_t path) { return path == MT_TREE_AVX2 || path == MT_TREE_AVX5
 // One worker of a search: its memory and what it counted.
 class Worker {
   public:
-    Worker(const Book& book, const Path& path, int32_t type, int64_t block, int64_t nearest)
-        : book_(book), path_(path), type_(type), scratch_(path.make_scratch(book, nearest)), zeros_(book.dim) {
+    Worker(const Book& book, const Path& path, int32_t type, int64_t block)
+        : book_(book), path_(path), type_(type), scratch_(path.make_scratch(book, block)) {
         if (type != MT_FLOAT32) floats_.reset(block * book.dim);
+        if (type == MT_FLOAT64) zeros_.reset(book.dim);
     }
 
     // Searches `count` rows at `values`; returns the first that is not finite, or -1.
@@ -169,12 +170,12 @@ int64_t run(const Search& s, ThreadPool* pool, mt_statistics* statistics) {
         statistics->scanned += part.scanned;
     };
     if (threads == 1 || blocks == 1) {
-        Worker worker(book, path, s.type, block, s.nearest);
+        Worker worker(book, path, s.type, block);
         for (int64_t i = 0; i < blocks; i++) block_search(worker, i);
         add(worker.statistics);
     } else {
         for_blocks(pool, blocks, [&](int) {
-            auto worker = std::shared_ptr<Worker>(new Worker(book, path, s.type, block, s.nearest),
+            auto worker = std::shared_ptr<Worker>(new Worker(book, path, s.type, block),
                                                   [&](Worker* done) {
                                                       add(done->statistics);
                                                       delete done;

@@ -251,11 +251,16 @@ MT_INLINE void decide_easy(const Book& book, const Rows& rows, int64_t row, int3
     decide_row<kDim>(book, rows, row, &unit, 1, scratch, results);
 }
 
+// Lists every unit as a candidate, and returns how many there are.
+MT_INLINE int64_t list_all(DecideScratch& scratch) {
+    for (int64_t unit = 0; unit < scratch.unit_count; unit++) scratch.units[unit] = static_cast<int32_t>(unit);
+    return scratch.unit_count;
+}
+
 // Compares a vector with every code.
 static void scan_row(const Book& book, const Rows& rows, int64_t row, DecideScratch& scratch, const Results& results) {
-    int32_t* all = scratch.units.data();
-    for (int64_t unit = 0; unit < scratch.unit_count; unit++) all[unit] = static_cast<int32_t>(unit);
-    decide_row<0>(book, rows, row, all, scratch.unit_count, scratch, results);
+    const int64_t units = list_all(scratch);
+    decide_row<0>(book, rows, row, scratch.units.data(), units, scratch, results);
 }
 
 // Counts the lanes of `near` and writes `unit` into them.

@@ -352,15 +352,15 @@ static void integer_search(const Book& book, const IntegerCodes& integers, const
 // So few vectors are compared with every code at once: a tile would hold little else than padding.
 constexpr int64_t kFewRows = 3;
 
-static void scan(const Book& book, const Rows& rows, const Results& results, DecideScratch& scratch) {
+MT_INLINE void scan(const Book& book, const Rows& rows, const Results& results, DecideScratch& scratch) {
     results.statistics->scanned += rows.count;
     for (int64_t r = 0; r < rows.count; r++) scan_row(book, rows, r, scratch, results);
 }
 
 template <class Dot>
-static IntegerScratch<Dot>* make_integer_scratch(const Book& book, int64_t words) {
+static IntegerScratch<Dot>* make_integer_scratch(const Book& book, int64_t words, int64_t rows) {
     auto* scratch = new IntegerScratch<Dot>;
-    const int64_t lanes = tiles_per_block<Dot>(book) * kTileLanes<Dot>;
+    const int64_t lanes = (rows + kTileLanes<Dot> - 1) / kTileLanes<Dot> * kTileLanes<Dot>;
     scratch->decide.reset(book, groups_per_unit(book));
     scratch->tiles.reset(lanes * words);
     scratch->maxima.reset(lanes * scratch->decide.unit_count);
@@ -377,8 +377,8 @@ static int64_t rows_per_block(const Book& book) {
 }
 
 template <class Dot>
-static Scratch* make_scratch(const Book& book, int64_t) {
-    return make_integer_scratch<Dot>(book, book.int16.words);
+static Scratch* make_scratch(const Book& book, int64_t rows) {
+    return make_integer_scratch<Dot>(book, book.int16.words, rows);
 }
 
 template <class Dot>

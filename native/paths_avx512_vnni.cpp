@@ -54,14 +54,12 @@ struct Bytes8 : Wide {
     static constexpr auto tile = tile_of<Bytes8>;
 };
 
-// The most codes of one vector that are scored again; with more the float32 distances do not cost much more.
-constexpr int64_t kStrikeCodes = 8192;
 // From this dimension on it pays to score the last 16 codes in int16, not float32: measured.
 constexpr int64_t kStrikeDim = 32;
 
 struct StrikeScratch {
     Aligned<int32_t> row;      // [words] one vector as int16
-    Aligned<int32_t> scores;   // [kStrikeCodes]
+    Aligned<int32_t> scores;   // [padded V] those of its candidates
 };
 
 // The int16 scores of the candidates, code by code, before any float32 distance: their slack is some 200 times smaller
@@ -74,14 +72,13 @@ class StrikeByWords {
     StrikeByWords(const Book& book, const Rows& rows, const Results& results, const Reach& reach,
                   IntegerScratch<Words16>& words, StrikeScratch& scratch)
         : book_(book), rows_(rows), results_(results), scratch_(scratch), bound_(make_bound(book, book.int16, reach)),
-          unit_(words.decide.unit), most_units_(results.nearest > 1 ? 0 : kStrikeCodes / (unit_ * kGroup)),
-          bias_(words.bias.data()) {
+          unit_(words.decide.unit), bias_(words.bias.data()) {
         use_step(book, book.int16, bound_.p, words);
     }
 
     int64_t operator()(int64_t row, int32_t* units, int64_t count, int32_t* code) {
         int32_t slack;
-        if (count > most_units_ || !pack_row(rows_.row(row), &slack)) return count;
+        if (results_.nearest > 1 || !pack_row(rows_.row(row), &slack)) return count;
         int32_t* all = scratch_.scores.data();
         Int16 top = splat(INT32_MIN);
         for (int64_t i = 0; i < count * unit_; i++) {
@@ -158,7 +155,7 @@ class StrikeByWords {
     const Results& results_;
     StrikeScratch& scratch_;
     const Bound bound_;
-    const int64_t unit_, most_units_;
+    const int64_t unit_;
     const int32_t* const bias_;
 };
 
@@ -174,21 +171,34 @@ struct VnniScratch final : Scratch {
 
 static bool supported() { return cpu_features().avx512_vnni; }
 
-static Scratch* make_vnni_scratch(const Book& book, int64_t) {
+static Scratch* make_vnni_scratch(const Book& book, int64_t rows) {
     auto* scratch = new VnniScratch;
-    scratch->words = make_integer_scratch<Words16>(book, book.int16.words);
-    if (book.int8.prepared()) scratch->bytes = make_integer_scratch<Bytes8>(book, book.int8.words);
+    scratch->words = make_integer_scratch<Words16>(book, book.int16.words, rows);
+    if (book.int8.prepared()) scratch->bytes = make_integer_scratch<Bytes8>(book, book.int8.words, rows);
     scratch->strike.row.reset(book.int16.words);
-    scratch->strike.scores.reset(kStrikeCodes);
+    scratch->strike.scores.reset(scratch->words->decide.unit_count * scratch->words->decide.unit * kGroup);
     return scratch;
+}
+
+// Few vectors: every code is a candidate from the start, and its int16 score is taken for one vector at a time.
+static void search_few(const Book& book, const Rows& rows, const Results& results, VnniScratch& own) {
+    Reach reach;
+    turn(book, rows, 0, rows.count, own.words->turned.data(), reach);
+    StrikeByWords strike(book, rows, results, reach, *own.words, own.strike);
+    DecideScratch& decide = own.words->decide;
+    for (int64_t r = 0; r < rows.count; r++) {
+        const int64_t units = list_all(decide);
+        const int64_t kept = strike(r, decide.units.data(), units, results.codes + r);
+        if (kept) decide_row<0>(book, rows, r, decide.units.data(), kept, decide, results);
+    }
 }
 
 static void search_vnni(const Book& book, const Rows& rows, const Results& results, Scratch& scratch) {
     auto& own = static_cast<VnniScratch&>(scratch);
-    if (rows.count <= kFewRows) return scan(book, rows, results, own.words->decide);
     auto strike = [&](const Reach& reach) {
         return StrikeByWords(book, rows, results, reach, *own.words, own.strike);
     };
+    if (rows.count <= kFewRows) return search_few(book, rows, results, own);
     if (own.bytes) return integer_search(book, book.int8, rows, results, *own.bytes, strike);
     if (book.dim >= kStrikeDim) return integer_search(book, book.int16, rows, results, *own.words, strike);
     integer_search(book, book.int16, rows, results, *own.words);

@@ -58,9 +58,9 @@ int64_t rows_per_block(const Book& book) {
     return 16 * (batches < 1 ? 1 : batches > kMostBatches ? kMostBatches : batches);
 }
 
-Scratch* make_scratch(const Book& book, int64_t) {
+Scratch* make_scratch(const Book& book, int64_t rows) {
     auto* scratch = new PortableScratch;
-    const int64_t batches = rows_per_block(book) / 16;
+    const int64_t batches = (rows + 15) / 16;
     scratch->decide.reset(book, groups_per_unit(book));
     scratch->turned.reset(batches * book.dim * 16);
     scratch->maxima.reset(batches * scratch->decide.unit_count * 16);

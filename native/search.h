@@ -39,7 +39,7 @@ class Scratch {
 struct Path {
     bool (*supported)();
     int64_t (*rows_per_block)(const Book&);
-    Scratch* (*make_scratch)(const Book&, int64_t nearest);
+    Scratch* (*make_scratch)(const Book&, int64_t rows);  // for blocks of at most so many rows
     void (*search)(const Book&, const Rows&, const Results&, Scratch&);
 };
 
