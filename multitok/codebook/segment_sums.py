@@ -11,9 +11,9 @@ With N values of magnitude at most M, `sum_exponent` gives an exponent e with N 
 overflows: a sum is at most N (M 2^e + 1/2) < 2^63. One step is 2^-e < N M 2^-60, and the sum of n values is off by at
 most n / 2 steps. For a million values a step is below 2^-40 M.
 
-N vectors, V codes, D dimensions. Memory beside the result: the codes as int32 and what the native library
-needs (native/segment_sums.cpp), or where that is missing three blocks of `BLOCK_VALUES` values. This module trusts its
-input; `multitok.quantize.statistics` checks it.
+N vectors, V codes, D dimensions. Memory beside the result: the codes as int32 and what the native library or the
+kernels need (native/segment_sums.cpp, cuda/segment_sums.cu), or where these are missing three blocks of `BLOCK_VALUES`
+values. This module trusts its input; `multitok.quantize.statistics` checks it.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ def segment_sums(
         counts [V] int64, sums [V, D] int64, of the same kind and on the same device.
     """
     vectors = detached(vectors)
-    if device_name(vectors) == "cpu" and native.available() is None:
+    device = device_name(vectors)
+    if device == "cpu" and native.available() is None:
         return _native_sums(vectors, codes, codebook_size, exponent, threads)
+    if device.startswith("cuda"):
+        return _cuda_sums(vectors, codes, codebook_size, exponent)
     return (_torch_sums if is_tensor(vectors) else _numpy_sums)(vectors, codes, codebook_size, exponent)
-
-
-numpy_segment_sums = segment_sums
 
 
 def _native_sums(vectors: Any, codes: Any, size: int, exponent: int, threads: int | None) -> tuple[Any, Any]:
@@ -91,7 +91,7 @@ def _native_sums(vectors: Any, codes: Any, size: int, exponent: int, threads: in
     assert dtype is not None
     if is_tensor(vectors):
         codes = codes.int().contiguous()
-        counts, sums = codes.new_zeros(size).long(), codes.new_zeros(size, dim).long()
+        counts, sums = (vectors.new_zeros(shape, dtype=int) for shape in ((size,), (size, dim)))
     else:
         codes = np.ascontiguousarray(codes, np.int32)
         counts, sums = np.zeros(size, np.int64), np.zeros((size, dim), np.int64)
@@ -105,6 +105,14 @@ def _native_sums(vectors: Any, codes: Any, size: int, exponent: int, threads: in
         )  # fmt: skip
         done += len(rows)
     return counts, sums
+
+
+def _cuda_sums(vectors: Any, codes: Any, size: int, exponent: int) -> tuple[Any, Any]:
+    from multitok.codebook import cuda_backend  # not before a CUDA tensor comes
+
+    if cuda_backend.available() is not None:
+        return _torch_sums(vectors, codes, size, exponent)
+    return cuda_backend.segment_sums(vectors, codes, size, exponent, check=False)
 
 
 def _address(array: Any) -> int:
