@@ -199,12 +199,18 @@ def as_tensor(array: Array) -> torch.Tensor:
     """The same memory as a torch tensor.
 
     Args:
-        array: A tensor, or a writable NumPy array in native byte order with positive strides.
+        array: A tensor, or writable rows [N, D] as `blocks` gives them.
     """
     import torch
 
     if not isinstance(array, np.ndarray):
         return array
+    if 1 in array.shape:
+        # The step along an axis of length 1 means nothing, and may be one that torch refuses.
+        steps = [
+            step if length > 1 else array.itemsize for length, step in zip(array.shape, array.strides, strict=True)
+        ]
+        array = np.lib.stride_tricks.as_strided(array, strides=steps)
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
