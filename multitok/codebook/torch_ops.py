@@ -29,6 +29,9 @@ from multitok.codebook.search import nearest_code as search
 from multitok.codebook.segment_sums import segment_sums, sum_exponent
 from multitok.errors import ShapeError
 
+# These operators wait for the device, to refuse what is not finite: CUDA graphs are split around them.
+WAITS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+
 
 def quantize_straight_through(
     vectors: torch.Tensor, codebook: torch.Tensor, *, metric: str = "l2"
@@ -63,7 +66,7 @@ def quantize_straight_through(
     return quantized, codes
 
 
-@torch.library.custom_op("multitok::nearest_code", mutates_args=())
+@torch.library.custom_op("multitok::nearest_code", mutates_args=(), **WAITS)
 def nearest_code(
     vectors: torch.Tensor, codebook: torch.Tensor, metric: str = "l2", backend: str = "auto"
 ) -> torch.Tensor:
@@ -81,7 +84,7 @@ def nearest_code(
     return search(vectors, codebook, metric=metric, backend=backend)
 
 
-@torch.library.custom_op("multitok::quantize", mutates_args=())
+@torch.library.custom_op("multitok::quantize", mutates_args=(), **WAITS)
 def quantize(vectors: torch.Tensor, codebook: torch.Tensor, metric: str = "l2") -> tuple[torch.Tensor, torch.Tensor]:
     """`quantize_straight_through` as an operator.
 
@@ -97,9 +100,11 @@ def quantize(vectors: torch.Tensor, codebook: torch.Tensor, metric: str = "l2") 
     return codebook.index_select(0, codes.reshape(-1)).reshape(vectors.shape), codes
 
 
-@torch.library.custom_op("multitok::sum_by_code", mutates_args=())
+@torch.library.custom_op("multitok::sum_by_code", mutates_args=(), **WAITS)
 def sum_by_code(values: torch.Tensor, codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
-    """Sum of the values of each code, with at least 38 bits of their largest for a million of them; any order.
+    """Sum of the values of each code, the same bits in any order.
+
+    Each value counts to within N 2^-61 of the largest, so for a million vectors to 2^-41: what is smaller counts as 0.
 
     Args:
         values: [..., D]; infinities and NaN come out in the sums of their codes, as the scaling of gradients in mixed
@@ -165,7 +170,7 @@ def _quantize_backward(
 quantize.register_autograd(_quantize_backward, setup_context=_keep_codes)
 
 
-def _keep_all_codes(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, int], output: torch.Tensor) -> None:
+def _keep_codes_of_sum(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, int], output: torch.Tensor) -> None:
     values, codes, _ = inputs
     ctx.save_for_backward(codes)
     ctx.shape = values.shape
@@ -176,7 +181,7 @@ def _sum_backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None,
     return gradient.index_select(0, codes.reshape(-1)).reshape(ctx.shape), None, None
 
 
-sum_by_code.register_autograd(_sum_backward, setup_context=_keep_all_codes)
+sum_by_code.register_autograd(_sum_backward, setup_context=_keep_codes_of_sum)
 
 
 def _nearest_code_of_batches(

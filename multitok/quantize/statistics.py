@@ -45,6 +45,8 @@ def code_sums(
 ) -> tuple[Any, Any]:
     """How many vectors each code has, and their sum: what `fixed_code_sums` gives, read as float64.
 
+    `torch.compile` keeps this whole, unlike `fixed_code_sums`; ranks that share a group have to compile alike.
+
     Error of the sum of n vectors, where the N vectors of all ranks have values of magnitude at most M: n N M 2^-61
     from the fixed point (so for the mean of a code among a million vectors 2^-41 M), and 2^-53 of the sum itself.
 

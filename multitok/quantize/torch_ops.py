@@ -13,10 +13,11 @@ from typing import Any, Optional
 
 import torch
 
+from multitok.codebook.torch_ops import WAITS
 from multitok.quantize import statistics
 
 
-@torch.library.custom_op("multitok::code_sums", mutates_args=())
+@torch.library.custom_op("multitok::code_sums", mutates_args=(), **WAITS)
 def code_sums(
     vectors: torch.Tensor,
     codes: torch.Tensor,
