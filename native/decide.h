@@ -98,15 +98,15 @@ static void definition(const Book& book, const double* x, const Value* lanes, in
     } else {
         for (int64_t d = 0; d < book.dim; d++) accumulate<MT_DOT>(codes + d * kGroup, x[d], low, high);
     }
-    // inf - inf, which only float64 values near the end of the range can give, counts as farthest.
-    const Double8 infinity = Double8{} + __builtin_inf();
-    store(out, low == low ? low : infinity);
-    store(out + 8, high == high ? high : infinity);
-    if (book.metric == MT_COSINE) {
-        for (int64_t lane = 0; lane < kGroup; lane++) {
-            const double norm = book.norms[group * kGroup + lane];
-            out[lane] = norm > 0 ? out[lane] / norm : 0;
-        }
+    store(out, low);
+    store(out + 8, high);
+    if (book.metric == MT_L2) return;
+    for (int64_t lane = 0; lane < kGroup; lane++) {
+        // inf - inf, which only float64 values near the end of the range can give, counts as farthest.
+        out[lane] = out[lane] == out[lane] ? out[lane] : __builtin_inf();
+        if (book.metric == MT_DOT) continue;
+        const double norm = book.norms[group * kGroup + lane];
+        out[lane] = norm > 0 ? out[lane] / norm : 0;
     }
 }
 
@@ -271,10 +271,16 @@ MT_INLINE void note(uint32_t near, int32_t unit, Int16& hits, Int16& last) {
     hits = reinterpret_cast<Int16>(_mm512_mask_add_epi32(count, mask, count, _mm512_set1_epi32(1)));
     last = reinterpret_cast<Int16>(_mm512_mask_set1_epi32(reinterpret_cast<__m512i>(last), mask, unit));
 #else
+    if (!near) return;
+    alignas(64) int32_t counts[16], units[16];
+    __builtin_memcpy(counts, &hits, sizeof hits);
+    __builtin_memcpy(units, &last, sizeof last);
     for (; near; near &= near - 1) {
-        hits[__builtin_ctz(near)]++;
-        last[__builtin_ctz(near)] = unit;
+        counts[__builtin_ctz(near)]++;
+        units[__builtin_ctz(near)] = unit;
     }
+    hits = load<Int16>(counts);
+    last = load<Int16>(units);
 #endif
 }
 
@@ -316,7 +322,7 @@ static void decide_lanes(const Book& book, const Rows& rows, int64_t first, int6
         note(at_least(load<Vector>(maxima + u * stride), threshold), static_cast<int32_t>(u), hits, last);
     }
     const uint32_t valid = count >= 16 ? 0xffffu : (1u << count) - 1;
-    const uint32_t easy = bits_of(hits == 1) & valid & ~unbounded;
+    const uint32_t easy = equal(hits, splat(1)) & valid & ~unbounded;
     for (uint32_t left = easy; left; left &= left - 1) {
         const int lane = __builtin_ctz(left);
         int32_t unit = last[lane];

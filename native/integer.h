@@ -220,9 +220,15 @@ MT_INLINE void turn(const Book& book, const Rows& rows, int64_t first, int64_t c
             value = lane_max(value, lane_max(block[i], -block[i]));
         }
     }
-    const Int16 small = value < splat(kLargestValue);
-    reach.square = lane_max(reach.square, small ? squares : Float16{});
-    reach.value = lane_max(reach.value, small ? value : Float16{});
+    if (at_least(value, splat(kLargestValue))) {
+        for (int lane = 0; lane < 16; lane++) {
+            if (value[lane] < kLargestValue) continue;
+            squares[lane] = 0;
+            value[lane] = 0;
+        }
+    }
+    reach.square = lane_max(reach.square, squares);
+    reach.value = lane_max(reach.value, value);
 }
 
 // Twice the bound of one vector, in integers, from |y - A|^2, |A|^2 and |y|^2.

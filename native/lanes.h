@@ -38,43 +38,82 @@ MT_INLINE void store(void* to, Vector v) {
 MT_INLINE Float16 splat(float x) { return Float16{} + x; }
 MT_INLINE Int16 splat(int32_t x) { return Int16{} + x; }
 
+// Comparisons go register by register: GCC takes those of vectors wider than a register apart lane by lane.
+#if defined(__AVX512F__)
+constexpr int kRegister = 64;
+#elif defined(__AVX2__)
+constexpr int kRegister = 32;
+#else
+constexpr int kRegister = 16;
+#endif
+constexpr int kRegisters = 64 / kRegister, kRegisterLanes = 16 / kRegisters;
+typedef float FloatRegister __attribute__((vector_size(kRegister)));
+typedef int32_t IntRegister __attribute__((vector_size(kRegister)));
+
+template <class Register, class Vector, class F>
+MT_INLINE Vector by_register(Vector a, Vector b, F f) {
+    Register x[kRegisters], y[kRegisters];
+    __builtin_memcpy(x, &a, sizeof a);
+    __builtin_memcpy(y, &b, sizeof b);
+    for (int i = 0; i < kRegisters; i++) x[i] = f(x[i], y[i]);
+    return load<Vector>(x);
+}
+
 MT_INLINE Float16 lane_min(Float16 a, Float16 b) {
 #if defined(__AVX512F__)
     return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+    return by_register<FloatRegister>(a, b, [](__m256 x, __m256 y) { return _mm256_min_ps(x, y); });
 #else
-    return a < b ? a : b;
+    return by_register<FloatRegister>(a, b, [](FloatRegister x, FloatRegister y) { return x < y ? x : y; });
 #endif
 }
 MT_INLINE Float16 lane_max(Float16 a, Float16 b) {
 #if defined(__AVX512F__)
     return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+    return by_register<FloatRegister>(a, b, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
 #else
-    return a > b ? a : b;
+    return by_register<FloatRegister>(a, b, [](FloatRegister x, FloatRegister y) { return x > y ? x : y; });
 #endif
 }
-MT_INLINE Int16 lane_min(Int16 a, Int16 b) { return a < b ? a : b; }
-MT_INLINE Int16 lane_max(Int16 a, Int16 b) { return a > b ? a : b; }
+MT_INLINE Int16 lane_min(Int16 a, Int16 b) {
+    return by_register<IntRegister>(a, b, [](IntRegister x, IntRegister y) { return x < y ? x : y; });
+}
+MT_INLINE Int16 lane_max(Int16 a, Int16 b) {
+    return by_register<IntRegister>(a, b, [](IntRegister x, IntRegister y) { return x > y ? x : y; });
+}
 
-// Bit i is set where lane i of the comparison holds.
-MT_INLINE uint32_t bits_of(Int16 truth) {
+// Bit i is set where lane i of a comparison of two registers holds.
+MT_INLINE uint32_t bits_of(IntRegister truth) {
 #if defined(__AVX512DQ__)
     return _mm512_movepi32_mask(reinterpret_cast<__m512i>(truth));
 #elif defined(__AVX2__)
-    __m256 low, high;
-    __builtin_memcpy(&low, &truth, 32);
-    __builtin_memcpy(&high, reinterpret_cast<const char*>(&truth) + 32, 32);
-    return static_cast<uint32_t>(_mm256_movemask_ps(low)) | static_cast<uint32_t>(_mm256_movemask_ps(high)) << 8;
+    return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(truth)));
+#elif defined(__SSE2__)
+    return static_cast<uint32_t>(_mm_movemask_ps(reinterpret_cast<__m128>(truth)));
 #else
     uint32_t bits = 0;
-    for (int i = 0; i < 16; i++) bits |= static_cast<uint32_t>(truth[i] & 1) << i;
+    for (int i = 0; i < kRegisterLanes; i++) bits |= static_cast<uint32_t>(truth[i] & 1) << i;
     return bits;
 #endif
+}
+
+// Bit i is set where compare(a, b) holds in lane i.
+template <class Register, class Vector, class F>
+MT_INLINE uint32_t compared(Vector a, Vector b, F compare) {
+    Register x[kRegisters], y[kRegisters];
+    __builtin_memcpy(x, &a, sizeof a);
+    __builtin_memcpy(y, &b, sizeof b);
+    uint32_t bits = 0;
+    for (int i = 0; i < kRegisters; i++) bits |= bits_of(compare(x[i], y[i])) << (i * kRegisterLanes);
+    return bits;
 }
 MT_INLINE uint32_t at_most(Float16 a, Float16 b) {
 #if defined(__AVX512F__)
     return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
 #else
-    return bits_of(a <= b);
+    return compared<FloatRegister>(a, b, [](FloatRegister x, FloatRegister y) -> IntRegister { return x <= y; });
 #endif
 }
 MT_INLINE uint32_t at_least(Float16 a, Float16 b) { return at_most(b, a); }
@@ -82,17 +121,23 @@ MT_INLINE uint32_t at_least(Int16 a, Int16 b) {
 #if defined(__AVX512F__)
     return _mm512_cmp_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b), _MM_CMPINT_NLT);
 #else
-    return bits_of(a >= b);
+    return compared<IntRegister>(a, b, [](IntRegister x, IntRegister y) -> IntRegister { return x >= y; });
 #endif
+}
+MT_INLINE uint32_t equal(Int16 a, Int16 b) {
+    return compared<IntRegister>(a, b, [](IntRegister x, IntRegister y) -> IntRegister { return x == y; });
 }
 
 MT_INLINE float smallest(Float16 v) {
 #if defined(__AVX512F__)
     return _mm512_reduce_min_ps(v);
 #else
-    float least = v[0];
-    for (int i = 1; i < 16; i++) least = v[i] < least ? v[i] : least;
-    return least;
+    float lanes[16];
+    __builtin_memcpy(lanes, &v, sizeof v);
+    for (int half = 8; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) lanes[i] = lanes[i + half] < lanes[i] ? lanes[i + half] : lanes[i];
+    }
+    return lanes[0];
 #endif
 }
 
@@ -100,6 +145,13 @@ MT_INLINE float smallest(Float16 v) {
 MT_INLINE Float16 multiply_add(Float16 x, Float16 y, Float16 a) {
 #if defined(__AVX512F__)
     return _mm512_fmadd_ps(x, y, a);
+#elif defined(__FMA__)
+    __m256 u[2], v[2], sum[2];
+    __builtin_memcpy(u, &x, sizeof x);
+    __builtin_memcpy(v, &y, sizeof y);
+    __builtin_memcpy(sum, &a, sizeof a);
+    for (int i = 0; i < 2; i++) sum[i] = _mm256_fmadd_ps(u[i], v[i], sum[i]);
+    return load<Float16>(sum);
 #else
     return a + x * y;
 #endif
@@ -131,6 +183,28 @@ MT_INLINE Float16 load_first(const float* from, int64_t count) {
     return v;
 #endif
 }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// 8 x 8 values of two 16 x 16 matrices.
+MT_INLINE void transpose8(const float* from, float* to) {
+    __m256 r[8], t[8];
+    for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(from + i * 16);
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + i * 16, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * 16, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+#endif
 
 // 16 x 16 values: lane q of register d becomes lane d of register q.
 MT_INLINE void transpose(Float16 (&r)[16]) {
@@ -169,13 +243,18 @@ MT_INLINE void transpose(Float16 (&r)[16]) {
         r[8 + j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0xdd);
     }
 #else
-    for (int i = 0; i < 16; i++) {
-        for (int j = i + 1; j < 16; j++) {
-            const float swap = r[i][j];
-            r[i][j] = r[j][i];
-            r[j][i] = swap;
-        }
+    float lanes[16][16], turned[16][16];
+    __builtin_memcpy(lanes, r, sizeof lanes);
+#if defined(__AVX2__)
+    for (int i = 0; i < 16; i += 8) {
+        for (int j = 0; j < 16; j += 8) transpose8(&lanes[i][j], &turned[j][i]);
     }
+#else
+    for (int i = 0; i < 16; i++) {
+        for (int j = 0; j < 16; j++) turned[j][i] = lanes[i][j];
+    }
+#endif
+    __builtin_memcpy(r, turned, sizeof lanes);
 #endif
 }
 
