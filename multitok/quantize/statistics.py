@@ -201,6 +201,8 @@ def _rows(vectors: Any, codes: Any) -> tuple[Any, Any]:
         raise ShapeError(
             f"vectors are {type(vectors).__name__}, codes are {type(codes).__name__}: give two arrays or two tensors"
         )
+    if inputs.device_name(vectors) != inputs.device_name(codes):
+        raise ShapeError(f"vectors are on {vectors.device}, codes are on {codes.device}: move one to the other")
     if vectors.shape[-1] == 0:
         raise ShapeError(f"vectors are of shape {list(vectors.shape)}: give at least one dimension")
     if str(codes.dtype).removeprefix("torch.") not in CODE_DTYPES or codes.shape != vectors.shape[:-1]:

@@ -222,6 +222,7 @@ ONES, ZEROS = np.ones((3, 2), np.float32), np.zeros(3, np.int32)
             "vectors given as torch.int64",
         ),
         (torch.ones(3, 2), torch.zeros(3), 4, None, ShapeError, "codes are torch.float32"),
+        (torch.ones(3, 2), torch.zeros(3, device="meta").long(), 4, None, ShapeError, "on cpu, codes are on meta"),
         (torch.ones(3, 2), torch.full((3,), 9), 4, None, CodeRangeError, "codes reach from 9 to 9"),
     ],
 )
