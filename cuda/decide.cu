@@ -4,11 +4,18 @@
 // cannot (candidates.cuh). If one code is left and one was asked for, it is certain without another look. A vector with
 // an overflowed list or an infinite tolerance is passed on to a more accurate pass; the last pass compares it with
 // every code.
+//
+// float64 is slow on most cards, so where one code was asked for, distances d are first taken in float32 by the whole
+// warp. A sum of D terms t in any order, with two roundings in a term, is off by at most
+//     e = 1.02 (D + 8) u sum |t| + (D + 8) 2^-125,   u = 2^-24,  D < 250,000
+// (the last part: underflow; what the definition itself is off by has room in the 8). A code with d~ - e above the
+// smallest d~ + e is not nearest. An overflow makes e infinite or d~ no number, which only keeps the code in.
 #include "candidates.cuh"
 #include "definition.cuh"
 
 constexpr int kWarps = 4;
 constexpr int kNoCode = 0x7fffffff;
+constexpr int kLargestFloatDim = 250000;
 
 __device__ __forceinline__ bool before(double distance, int code, double other_distance, int other_code) {
     return distance < other_distance || (distance == other_distance && code < other_code);
@@ -65,6 +72,46 @@ struct Comparison {
         return __ballot_sync(MULTITOK_ALL_LANES, !zero) == 0;
     }
 };
+
+// Bounds of a distance.
+struct Bounds {
+    double lower, upper;
+};
+
+// By the whole warp, in float32. The same in all lanes.
+__device__ __forceinline__ Bounds bounds_of(const Comparison<float>& compare, int code) {
+    const float* c = compare.codes + static_cast<index_t>(code) * compare.dim;
+    float sum = 0, size = 0;
+    for (int d = threadIdx.x & 31; d < compare.dim; d += 32) {
+        if (compare.metric == kL2) {
+            const float difference = compare.x[d] - c[d];
+            sum = fmaf(difference, difference, sum);
+        } else {
+            sum = fmaf(-compare.x[d], c[d], sum);
+            size = fmaf(fabsf(compare.x[d]), fabsf(c[d]), size);
+        }
+    }
+#pragma unroll
+    for (int step = 16; step; step /= 2) {
+        sum += __shfl_xor_sync(MULTITOK_ALL_LANES, sum, step);
+        size += __shfl_xor_sync(MULTITOK_ALL_LANES, size, step);
+    }
+    if (compare.metric == kL2) size = sum;
+    const float terms = static_cast<float>(compare.dim + 8);
+    const float error = 1.02f * terms * (5.9604645e-8f * size + 2.3509887e-38f);
+    double lower = static_cast<double>(sum) - error, upper = static_cast<double>(sum) + error;
+    if (compare.metric == kCosine) {
+        const double norm = compare.norms[code];
+        lower = norm > 0 ? lower / norm : 0.0;
+        upper = norm > 0 ? upper / norm : 0.0;
+    }
+    return {lower, upper};
+}
+// For float64 values float32 says nothing.
+__device__ __forceinline__ Bounds bounds_of(const Comparison<double>&, int) {
+    const double infinity = __uint_as_float(0x7f800000u);
+    return {-infinity, infinity};
+}
 
 // Among all codes.
 template <typename Value>
@@ -128,12 +175,35 @@ decide(const Value* __restrict__ vectors, index_t row_stride, const Value* __res
         const auto candidate = [&](int i) {
             return i < room && i % capacity < counts[i / capacity] && scores[i] >= floor;
         };
+        // Calls use(code) for each candidate, by the whole warp.
+        const auto each = [&](auto use) {
+            for (int first = 0; first < room; first += 32) {
+                for (unsigned left = __ballot_sync(MULTITOK_ALL_LANES, candidate(first + lane)); left; left &= left - 1) {
+                    use(proposed[first + __ffs(left) - 1]);
+                }
+            }
+        };
         unsigned compared = 0;
         for (int first = 0; first < room; first += 32) {
             compared += __popc(__ballot_sync(MULTITOK_ALL_LANES, candidate(first + lane)));
         }
-        if (nearest == 1 && compared == 1 && !out_distances) {
-            if (lane == 0) out_codes[row] = leader;
+        int only = compared == 1 ? leader : kNoCode;  // the answer, where nothing else can be
+        if (nearest == 1 && compared > 1 && dim < kLargestFloatDim && sizeof(Value) == sizeof(float)) {
+            double smallest = __uint_as_float(0x7f800000u);
+            each([&](int code) { smallest = fmin(smallest, bounds_of(compare, code).upper); });
+            int left = 0;
+            each([&](int code) {
+                if (bounds_of(compare, code).lower > smallest) return;
+                left++;
+                only = code;
+            });
+            if (left > 1) only = kNoCode;
+        }
+        if (nearest == 1 && only != kNoCode) {
+            if (lane == 0) {
+                out_codes[row] = only;
+                if (out_distances) out_distances[row] = compare.distance(only);
+            }
             return;
         }
         for (int first = 0; first < room; first += 32) {

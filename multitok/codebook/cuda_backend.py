@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,6 +77,27 @@ class Lists(NamedTuple):
     counts: torch.Tensor
 
 
+class Listed(NamedTuple):
+    """Some vectors of a block: their numbers [n] int32, of which the first `used` [1] int32 count."""
+
+    rows: torch.Tensor
+    used: torch.Tensor
+
+
+class Results(NamedTuple):
+    """Where a search writes; see `CudaCodebook.search`."""
+
+    codes: torch.Tensor
+    distances: torch.Tensor | None
+    bad_row: torch.Tensor
+    statistics: torch.Tensor | None
+
+    def of(self, start: int, count: int) -> Results:
+        """Where it writes what it finds for `count` vectors from `start` on."""
+        distances = None if self.distances is None else self.distances[start : start + count]
+        return self._replace(codes=self.codes[start : start + count], distances=distances)
+
+
 class CudaCodebook:
     """A codebook prepared for searches on its device; immutable.
 
@@ -110,7 +131,13 @@ class CudaCodebook:
             self._measure()
 
     def search(
-        self, vectors: torch.Tensor, k: int, *, distances: bool = True, plan: Plan | None = None
+        self,
+        vectors: torch.Tensor,
+        k: int,
+        *,
+        distances: bool = True,
+        plan: Plan | None = None,
+        statistics: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The k nearest codes, nearest first, the lowest index on ties. Waits for the device once, at the end.
 
@@ -119,6 +146,8 @@ class CudaCodebook:
             k: 1 to min(V, 16).
             distances: Whether to return them.
             plan: None: what `cuda_plan.plan_search` gives.
+            statistics: [4] int64, added to: vectors decided in float64, codes compared for them, vectors compared with
+                every code, vectors that were given a second look. Not for plans of the small kernel.
 
         Returns:
             Codes [N, k] int64, and None or the distances by which they are ranked [N, k] float64; for "cosine" these
@@ -143,16 +172,20 @@ class CudaCodebook:
             self._kernels.device, count=len(vectors), size=self._size, dim=self._dim, nearest=k, metric=self._metric,
             double=double,
         )  # fmt: skip
-        codes = torch.empty((len(vectors), k), dtype=torch.int64, device=vectors.device)
-        ranks = torch.empty((len(vectors), k), dtype=torch.float64, device=vectors.device) if distances else None
-        bad_row = flag(vectors)
+        results = Results(
+            torch.empty((len(vectors), k), dtype=torch.int64, device=vectors.device),
+            torch.empty((len(vectors), k), dtype=torch.float64, device=vectors.device) if distances else None,
+            flag(vectors),
+            statistics,
+        )
         with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
             for start, block in blocks_of(vectors.detach(), plan.rows_at_once, double):
-                found = None if ranks is None else ranks[start : start + len(block)]
-                search = self._search_small if plan.small else self._search_block
-                search(block, start, plan, codes[start : start + len(block)], found, bad_row)
-        raise_if_bad(bad_row)
-        return codes, ranks
+                if plan.small:
+                    self._search_small(block, start, results.of(start, len(block)))
+                else:
+                    self._search_block(block, start, plan, results.of(start, len(block)))
+        raise_if_bad(results.bad_row)
+        return results.codes, results.distances
 
     def _measure(self) -> None:
         """Centre, norms and scale of the codebook; refuses codes that are not finite."""
@@ -214,87 +247,76 @@ class CudaCodebook:
         limits = (norm, rounded, error, half_norm, roundings * 2.0**-24, (2 * self._dim + 8) * 2.0**-52)
         return Operands(codes, half_norms, limits)
 
-    def _search_small(
-        self, block: torch.Tensor, start: int, plan: Plan, codes: torch.Tensor, ranks: torch.Tensor | None,
-        bad_row: torch.Tensor,
-    ) -> None:  # fmt: skip
+    def _search_small(self, block: torch.Tensor, start: int, results: Results) -> None:
         if self._small is None:
             self._small = FusedLevels([self._values], self._kernels)
-        self._small.run(block, start, codes, ranks, bad_row)
+        self._small.run(block, start, results.codes, results.distances, results.bad_row)
 
-    def _search_block(
-        self, block: torch.Tensor, start: int, plan: Plan, codes: torch.Tensor, ranks: torch.Tensor | None,
-        bad_row: torch.Tensor,
-    ) -> None:  # fmt: skip
-        """Searches a block of vectors that a kernel reads as they lie; `start` is the number of its first one."""
-        values = self._values_as(block.dtype)
+    def _search_block(self, block: torch.Tensor, start: int, plan: Plan, results: Results) -> None:
+        """Searches a block of vectors that kernels can read as they lie; `start` is the number of its first one."""
         if plan.second is None:
-            lists = self._propose(plan.first, block, start, codes.shape[1], None, bad_row)
-            self._decide(block, values, lists, None, None, codes, ranks)
+            self._search_pass(plan.first, block, start, None, None, results)
             return
-        again = torch.empty(len(block), dtype=torch.int32, device=block.device)
-        again_count = torch.zeros(1, dtype=torch.int32, device=block.device)
-        lists = self._propose(plan.first, block, start, codes.shape[1], None, bad_row)
-        self._decide(block, values, lists, None, (again, again_count), codes, ranks)
-        del lists
-        lists = self._propose(plan.second, block, start, codes.shape[1], (again, again_count), bad_row)
-        self._decide(block, values, lists, (again, again_count), None, codes, ranks)
+        again = Listed(
+            torch.empty(len(block), dtype=torch.int32, device=block.device),
+            torch.zeros(1, dtype=torch.int32, device=block.device),
+        )
+        self._search_pass(plan.first, block, start, None, again, results)
+        self._search_pass(plan.second, block, start, again, None, results)
+        if results.statistics is not None:
+            results.statistics[3:] += again.used
 
-    def _propose(
-        self, search: Pass, block: torch.Tensor, start: int, nearest: int,
-        only: tuple[torch.Tensor, torch.Tensor] | None, bad_row: torch.Tensor,
-    ) -> Lists:  # fmt: skip
-        """Candidates of the block's vectors, or of those listed in `only` (rows, and how many of them)."""
+    def _search_pass(
+        self, search: Pass, block: torch.Tensor, start: int, only: Listed | None, again: Listed | None, results: Results
+    ) -> None:
+        """Searches the block's vectors, or `only` these; lists in `again` those that need another look, where given."""
+        lists = self._propose(search, block, start, only, results)
+        self._kernels.launch(
+            f"decide<{VALUE_NAMES[block.dtype]}>", (-(-len(block) // 4),), 128,
+            (
+                block, np.int64(block.stride(0)), self._values_as(block.dtype), self._norms, np.int32(self._size),
+                np.int32(self._dim), np.int32(METRICS[self._metric]), np.int32(results.codes.shape[1]),
+                *(only or (None, None)), np.int32(len(block)), *lists, np.int32(search.lists),
+                np.int32(search.capacity), *(again or (None, None)), results.codes, results.distances,
+                results.statistics,
+            ),
+        )  # fmt: skip
+
+    def _propose(self, search: Pass, block: torch.Tensor, start: int, only: Listed | None, results: Results) -> Lists:
+        """Candidates of the block's vectors, or `only` of these."""
         operands, device = self._operands_for(search), block.device
         blocks = -(-len(block) // search.rows)
         rows, padded_dim = blocks * search.rows, search.padded_dim(self._dim)
         vectors = torch.empty((rows, padded_dim), dtype=operands.codes.dtype, device=device)
-        tolerances = torch.empty(rows, dtype=torch.float32, device=device)
-        listed, listed_count = only or (None, None)
-        self._kernels.launch(
-            f"prepare_vectors<{VALUE_NAMES[block.dtype]}, {OPERAND_NAMES[vectors.dtype]}>", (-(-rows // 4),), 128,
-            (
-                block, np.int64(block.stride(0)), listed, listed_count, np.int32(len(block)), np.int32(rows),
-                np.int32(self._dim), np.int32(padded_dim), np.int32(METRICS[self._metric]), self._centre,
-                np.float64(self._scale), *(np.float64(bound) for bound in operands.bounds), vectors, tolerances,
-                np.int64(start), bad_row,
-            ),
-        )  # fmt: skip
-        tiles, per_part = tiles_per_part(self._size, search)
         lists = Lists(
-            tolerances,
+            torch.empty(rows, dtype=torch.float32, device=device),
             torch.empty((rows, search.lists, search.capacity), dtype=torch.float32, device=device),
             torch.empty((rows, search.lists, search.capacity), dtype=torch.int32, device=device),
             torch.empty((rows, search.lists), dtype=torch.int32, device=device),
         )
-        numbers = (np.int32(n) for n in (tiles, per_part, padded_dim, nearest, search.capacity))
-        common = (operands.codes, operands.half_norms, *numbers, lists.scores, lists.codes, lists.counts)
-        shared = search.shared_bytes(self._dim)
-        if search.tile is None:
-            arguments = (vectors, tolerances, listed_count, *common)
-            self._kernels.launch("nearest_f32", (blocks, search.parts), 256, arguments, shared_bytes=shared)
-        else:
-            threads = 32 * search.tile[0] * search.tile[1]
-            arguments = (vectors, tolerances, *common)
-            self._kernels.launch(
-                mma_kernel(search.tile), (blocks, search.parts), threads, arguments, shared_bytes=shared
-            )
-        return lists
-
-    def _decide(
-        self, block: torch.Tensor, values: torch.Tensor, lists: Lists, only: tuple[torch.Tensor, torch.Tensor] | None,
-        again: tuple[torch.Tensor, torch.Tensor] | None, codes: torch.Tensor, ranks: torch.Tensor | None,
-    ) -> None:  # fmt: skip
         self._kernels.launch(
-            f"decide<{VALUE_NAMES[block.dtype]}>", (-(-len(block) // 4),), 128,
+            f"prepare_vectors<{VALUE_NAMES[block.dtype]}, {OPERAND_NAMES[vectors.dtype]}>", (-(-rows // 4),), 128,
             (
-                block, np.int64(block.stride(0)), values, self._norms, np.int32(self._size), np.int32(self._dim),
-                np.int32(METRICS[self._metric]), np.int32(codes.shape[1]), *(only or (None, None)),
-                np.int32(len(block)), lists.tolerances, lists.scores, lists.codes, lists.counts,
-                np.int32(lists.scores.shape[1]), np.int32(lists.scores.shape[2]), *(again or (None, None)), codes,
-                ranks, None,
+                block, np.int64(block.stride(0)), *(only or (None, None)), np.int32(len(block)), np.int32(rows),
+                np.int32(self._dim), np.int32(padded_dim), np.int32(METRICS[self._metric]), self._centre,
+                np.float64(self._scale), *(np.float64(bound) for bound in operands.bounds), vectors, lists.tolerances,
+                np.int64(start), results.bad_row,
             ),
         )  # fmt: skip
+        tiles, per_part = tiles_per_part(self._size, search)
+        common = (
+            operands.codes, operands.half_norms, np.int32(tiles), np.int32(per_part), np.int32(padded_dim),
+            np.int32(results.codes.shape[1]), np.int32(search.capacity), lists.scores, lists.codes, lists.counts,
+        )  # fmt: skip
+        if search.tile is None:
+            name, threads = "nearest_f32", 256
+            arguments: tuple[Any, ...] = (vectors, lists.tolerances, only.used if only else None, *common)
+        else:
+            name, threads = mma_kernel(search.tile), 32 * search.tile[0] * search.tile[1]
+            arguments = (vectors, lists.tolerances, *common)
+        shared_bytes = search.shared_bytes(self._dim)
+        self._kernels.launch(name, (blocks, search.parts), threads, arguments, shared_bytes=shared_bytes)
+        return lists
 
 
 def nearest_residual(
