@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -34,6 +37,14 @@ def tight(count: int, size: int, dim: int, random: torch.Generator) -> Pair:
     return picked + 1e-5 * torch.randn(count, dim, generator=random), codes
 
 
+def neighbours(count: int, size: int, dim: int, random: torch.Generator) -> Pair:
+    """Codes in families of about eight that differ in the last bits: float32 scores cannot tell them apart."""
+    families = torch.randn(size // 8 + 1, dim, generator=random)
+    of_each = torch.randint(len(families), (size,), generator=random)
+    codes = families[of_each] * (1 + 2.0**-23 * torch.randint(-2, 3, (size, dim), generator=random))
+    return families[torch.randint(len(families), (count,), generator=random)] + 0.01, codes
+
+
 def offset(count: int, size: int, dim: int, random: torch.Generator) -> Pair:
     """Everything far from 0, where scores cancel."""
     vectors, codes = gaussian(count, size, dim, random)
@@ -59,10 +70,23 @@ def scattered(count: int, size: int, dim: int, random: torch.Generator) -> Pair:
 
 
 KINDS: dict[str, Callable[[int, int, int, torch.Generator], Pair]] = {
-    kind.__name__: kind for kind in (gaussian, clustered, duplicated, tight, offset, integers, scattered)
+    kind.__name__: kind for kind in (gaussian, clustered, duplicated, tight, neighbours, offset, integers, scattered)
 }
 
 
 def make(kind: str, count: int, size: int, dim: int, seed: int = 0) -> Pair:
     """Vectors [count, dim] and a codebook [size, dim], float32."""
     return KINDS[kind](count, size, dim, torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def far_apart(vectors: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The same rows, 2^30 + 8 values apart, so that offsets pass 2^31: in a file of which hardly anything is stored."""
+    count, dim = vectors.shape
+    step = 2**30 + 8
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(4 * ((count - 1) * step + dim))
+        values = torch.from_numpy(np.memmap(file.name, np.float32, "r+"))
+        rows = values.as_strided((count, dim), (step, 1))
+        rows.copy_(vectors)
+        yield rows

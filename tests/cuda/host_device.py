@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 from tests.cuda.host_module import HostModule
 
@@ -16,8 +17,10 @@ class HostDevice:
         capability: as of a CUDA device.
         multiprocessors: how many blocks count as working at once.
         shared_bytes: shared memory of a block; 99 KiB is the least of all devices with bfloat16 tensor cores.
-        mutate: changes sources before they are compiled.
     """
+
+    # What is done to sources before they are compiled: nothing, but for tests with seeded mistakes.
+    change: ClassVar[Callable[[str], str]] = staticmethod(lambda code: code)
 
     def __init__(
         self,
@@ -26,10 +29,9 @@ class HostDevice:
         capability: tuple[int, int] = (8, 0),
         multiprocessors: int = 2,
         shared_bytes: int = 99 * 1024,
-        mutate: Callable[[str], str] = lambda code: code,
     ) -> None:
         self.capability, self.multiprocessors, self.shared_bytes = capability, multiprocessors, shared_bytes
-        self.seed, self._mutate = seed, mutate
+        self.seed = seed
         self.launched: list[str] = []
         self.modules: list[HostModule] = []
         self.is_current = False
@@ -37,7 +39,10 @@ class HostDevice:
     def module(self, code: str, names: Sequence[str]) -> HostModule:
         """`code`, compiled for the CPU."""
         module = _Recorded(
-            code=self._mutate(code), options=("-std=c++17",), name_expressions=names, shared_bytes=self.shared_bytes
+            code=type(self).change(code),
+            options=("-std=c++17",),
+            name_expressions=names,
+            shared_bytes=self.shared_bytes,
         )
         module.device = self
         self.modules.append(module)

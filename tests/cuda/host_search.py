@@ -12,10 +12,17 @@ from tests.codebook import reference
 from tests.cuda.host_device import HostDevice
 
 ROWS_AT_ONCE = 2**20
-TILE_NAMES = {"mma-256x128": MMA_TILES[0], "mma-128x128": MMA_TILES[1], "mma-ring": MMA_TILES[2], "mma-narrow": MMA_TILES[3]}
+TILE_NAMES = {
+    "mma-256x128": MMA_TILES[0],
+    "mma-128x128": MMA_TILES[1],
+    "mma-ring": MMA_TILES[2],
+    "mma-narrow": MMA_TILES[3],
+}
 
 
-def plan(path: str, k: int = 1, *, capacity: int | None = None, parts: int = 1, rows_at_once: int = ROWS_AT_ONCE) -> Plan:
+def plan(
+    path: str, k: int = 1, *, capacity: int | None = None, parts: int = 1, rows_at_once: int = ROWS_AT_ONCE
+) -> Plan:
     """A plan by name: "small", "f32", or one of `TILE_NAMES` with a second look in float32; "-alone": without one."""
     if path in ("small", "f32"):
         first = f32_pass(k, parts=parts)
@@ -26,7 +33,12 @@ def plan(path: str, k: int = 1, *, capacity: int | None = None, parts: int = 1, 
 
 
 def check_search(
-    device: HostDevice, vectors: torch.Tensor, codes: torch.Tensor, metric: str = "l2", k: int = 1, by: Plan | None = None
+    device: HostDevice,
+    vectors: torch.Tensor,
+    codes: torch.Tensor,
+    metric: str = "l2",
+    k: int = 1,
+    by: Plan | None = None,
 ) -> None:
     """Codes and distances have to be those of the definition, bit for bit, whether distances are asked for or not."""
     book = CudaCodebook(codes, metric, kernels=Kernels(device))

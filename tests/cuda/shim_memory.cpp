@@ -241,9 +241,9 @@ void cp_async_16(void* shared, const void* global) {
     const void* code = __builtin_return_address(0);
     Fiber& f = *machine.now;
     const auto to = reinterpret_cast<uintptr_t>(shared), from = reinterpret_cast<uintptr_t>(global);
+    check(shared, kBytes, Access::kWrite, code);
     Region* target = find(to);
     if (!target || target->place != Place::kShared) fail(code, "cp.async to what is not shared memory");
-    check(shared, kBytes, Access::kWrite, code);
     const Region* source = find(from);
     if (source && source->place == Place::kShared) fail(code, "cp.async from shared memory");
     check(global, kBytes, Access::kRead, code);

@@ -177,40 +177,11 @@ def test_the_first_row_that_is_not_finite_is_named(path: str, value: float) -> N
     assert refused.value.row == 11
 
 
-def far_apart(vectors: torch.Tensor) -> torch.Tensor:
-    """The same rows, 2^30 + 8 values apart: offsets pass 2^31. Takes address space, but hardly any memory."""
-    count, dim = vectors.shape
-    step = 2**30 + 8
-    room = torch.from_numpy(np.memmap(_sparse_file(), np.float32, "r+", shape=((count - 1) * step + dim,)))
-    rows = room.as_strided((count, dim), (step, 1))
-    rows.copy_(vectors)
-    return rows
-
-
-def _sparse_file() -> str:
-    return _sparse
-
-
-_sparse = ""
-
-
-@pytest.fixture
-def sparse_file(tmp_path: Any) -> Any:
-    """A file of 20 GiB of which nothing is stored."""
-    global _sparse
-    path = tmp_path / "sparse"
-    with path.open("wb") as file:
-        file.truncate(20 * 2**30)
-    _sparse = str(path)
-    yield path
-    path.unlink()
-
-
-@pytest.mark.usefixtures("sparse_file")
 @pytest.mark.parametrize("path", ["f32", "mma-narrow", "small"])
 def test_rows_more_than_two_billion_values_apart(path: str) -> None:
     vectors, codes = data.make("gaussian", 5, 30, 7)
-    check_search(device(), far_apart(vectors), codes, by=plan(path))
+    with data.far_apart(vectors) as rows:
+        check_search(device(), rows, codes, by=plan(path))
 
 
 @pytest.mark.parametrize(("dim", "sizes"), [(4, (40, 7, 130)), (8, (5, 5)), (20, (30, 40))])

@@ -137,7 +137,8 @@ def test_the_definition_is_not_contracted(file: str, group: tuple[str, ...]) -> 
 
 
 def test_that_test_can_fail() -> None:
-    source = cuda_launch.source("decide.cu").replace("__dadd_rn(sum, __dmul_rn(", "(sum + (")
+    right = "__dadd_rn(sum, __dmul_rn(difference, difference))"
+    source = cuda_launch.source("decide.cu").replace(right, "sum + difference * difference")
     assert source != cuda_launch.source("decide.cu")
     compiled, log, ptx = nvrtc.compile_source(source, ["decide<float>"], ["-std=c++17", "-arch=compute_80"])
     assert compiled, log

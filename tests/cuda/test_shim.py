@@ -175,7 +175,15 @@ def test_the_shim_runs_on_after_a_fault() -> None:
 
 
 def test_all_kernels_are_tried() -> None:
-    right = {"reverse_blocks", "warp_functions", "multiply", "count_all", "rotate_in_warp", "halves_of_words", "arithmetic"}
+    right = {
+        "reverse_blocks",
+        "warp_functions",
+        "multiply",
+        "count_all",
+        "rotate_in_warp",
+        "halves_of_words",
+        "arithmetic",
+    }
     assert right | {fault[0] for fault in FAULTS} == set(KERNELS)
 
 
