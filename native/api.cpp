@@ -7,6 +7,10 @@
 #include <system_error>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 #include "book.h"
 #include "handles.h"
 #include "multitok_codebook.h"
@@ -75,6 +79,28 @@ bool bytes_pay(int64_t size, int64_t dim) { return size >= 1024 && dim >= 32; }
 
 bool is_tree(int32_t path) { return path == MT_TREE_AVX2 || path == MT_TREE_AVX512; }
 
+// Rounding to nearest, denormals kept, while it lives: a caller's thread may be set otherwise, by
+// torch.set_flush_denormal for one, and neither a bound nor the definition would hold.
+class FloatMode {
+  public:
+#if defined(__SSE2__)
+    FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+    ~FloatMode() { _mm_setcsr(saved_); }
+
+  private:
+    unsigned saved_;
+#elif defined(__aarch64__)
+    FloatMode() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" : : "r"(uint64_t{0}));
+    }
+    ~FloatMode() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+  private:
+    uint64_t saved_;
+#endif
+};
+
 // One worker of a search: its memory and what it counted.
 class Worker {
   public:
@@ -87,6 +113,7 @@ class Worker {
     // Searches `count` rows at `values`; returns the first that is not finite, or -1.
     int64_t search(const void* values, int64_t count, int64_t stride, int64_t nearest, int32_t* codes,
                    double* distances) {
+        const FloatMode mode;
         Rows rows{static_cast<const float*>(values), stride, nullptr, 0, book_.centre.data(), count};
         for (int64_t r = 0; r < count; r++) {
             const void* row = row_of(values, type_, stride, r);
@@ -190,6 +217,7 @@ int64_t run(const Search& s, ThreadPool* pool, mt_statistics* statistics) {
 // What `path` reads, and the path that searches where the tree does not.
 int32_t make(const void* values, int32_t type, int64_t size, int64_t dim, int32_t metric, int32_t path,
              mt_codebook* made, int64_t* bad_row) {
+    const FloatMode mode;
     const int32_t flat = first_that_runs({MT_AMX, MT_AVX512_VNNI, MT_AVX512, MT_AVX2, MT_PORTABLE});
     made->main_path = path == MT_AUTO || is_tree(path) ? flat : path;
     int32_t tree = MT_AUTO;
@@ -208,7 +236,10 @@ int32_t make(const void* values, int32_t type, int64_t size, int64_t dim, int32_
     *bad_row = prepare(values, type, size, dim, metric, forms, &made->book);
     if (*bad_row >= 0) return MT_NOT_FINITE;
 #ifdef MULTITOK_HAVE_AMX
-    if (main == MT_AMX && made->book.bounded) made->book.tile = make_tile_book(made->book);
+    if (main == MT_AMX && made->book.bounded) {
+        made->book.tile = make_tile_book(made->book);
+        made->book.shifted.reset(0);
+    }
 #endif
 #if defined(MULTITOK_HAVE_TREE_AVX2) || defined(MULTITOK_HAVE_TREE_AVX512)
     if (tree != MT_AUTO) made->book.tree = make_tree(made->book);
@@ -273,7 +304,16 @@ int32_t mt_codebook_path(const mt_codebook* codebook, int64_t count, int64_t nea
     return codebook->tree_path != MT_AUTO && nearest == 1 ? codebook->tree_path : codebook->main_path;
 }
 
-int64_t mt_codebook_bytes(const mt_codebook* codebook) { return codebook->book.bytes(); }
+int64_t mt_codebook_bytes(const mt_codebook* codebook) {
+    int64_t bytes = codebook->book.bytes();
+#ifdef MULTITOK_HAVE_AMX
+    if (codebook->book.tile) bytes += codebook->book.tile->bytes();
+#endif
+#if defined(MULTITOK_HAVE_TREE_AVX2) || defined(MULTITOK_HAVE_TREE_AVX512)
+    if (codebook->book.tree) bytes += codebook->book.tree->bytes();
+#endif
+    return bytes;
+}
 
 int32_t mt_search(const mt_codebook* codebook, mt_pool* pool, const void* vectors, int32_t type, int64_t count,
                   int64_t row_stride, int64_t nearest, int32_t* codes, double* distances, int64_t* bad_row,

@@ -27,7 +27,10 @@ struct Words16 {
     static MT_INLINE void store(int32_t* to, Vector v) { _mm512_storeu_si512(to, v); }
     static MT_INLINE Vector largest(Vector a, Vector b) { return _mm512_max_epi32(a, b); }
     static MT_INLINE Vector dot(Vector sum, Vector x, Vector c) {
-        return _mm512_add_epi32(sum, _mm512_madd_epi16(x, c));
+        // Written out because GCC 12 puts all products before all sums and then has too few registers.
+        Vector product;
+        asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(product) : "v"(x), "v"(c));
+        return sum;
     }
     static MT_INLINE Int16 empty() { return Int16{}; }
     static MT_INLINE Int16 place(Int16 word, Int16 value, int i) { return word | (value & 0xffff) << (16 * i); }
