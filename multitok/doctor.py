@@ -121,12 +121,16 @@ def _codebook_search() -> Iterator[Finding]:
     try:
         import torch
 
-        if torch.cuda.is_available():
-            yield Finding("Codebook search", "GPU", "ok", torch.cuda.get_device_name())
-        else:
-            yield Finding("Codebook search", "GPU", "absent", "no CUDA device visible to torch")
+        from multitok.codebook import cuda_backend
     except ImportError:
-        yield Finding("Codebook search", "GPU", "absent", "torch does not import")
+        yield Finding("Codebook search", "cuda", "absent", "torch does not import")
+        return
+    reason = cuda_backend.available()
+    if reason is None:
+        yield Finding("Codebook search", "cuda", "ok", torch.cuda.get_device_name())
+    else:
+        cause, _, fix = reason.rpartition(": ")
+        yield Finding("Codebook search", "cuda", "absent", cause, fix)
 
 
 def _native_paths() -> Iterator[Finding]:
