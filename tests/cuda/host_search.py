@@ -42,20 +42,21 @@ def check_search(
 ) -> None:
     """Codes and distances have to be those of the definition, bit for bit, whether distances are asked for or not."""
     book = CudaCodebook(codes, metric, kernels=Kernels(device))
-    expected_codes, expected = _expected(vectors, codes, metric, k)
+    wanted_codes, wanted_ranks = expected(vectors, codes, metric, k)
     for distances in (False, True):
         found, ranks = book.search(vectors, k, distances=distances, plan=by)
-        wrong = (found.numpy() != expected_codes).any(1).nonzero()[0]
+        wrong = (found.numpy() != wanted_codes).any(1).nonzero()[0]
         assert len(wrong) == 0, (
             f"{len(wrong)} of {len(vectors)} rows are wrong, the first is {wrong[0]}: {found[wrong[0]].tolist()}, "
-            f"expected {expected_codes[wrong[0]].tolist()}"
+            f"expected {wanted_codes[wrong[0]].tolist()}"
         )
         assert (ranks is None) == (not distances)
         if ranks is not None:
-            assert np.array_equal(ranks.numpy(), expected), "distances differ"
+            assert np.array_equal(ranks.numpy(), wanted_ranks), "distances differ"
 
 
-def _expected(vectors: torch.Tensor, codes: torch.Tensor, metric: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+def expected(vectors: torch.Tensor, codes: torch.Tensor, metric: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [N, k] and the distances by which they are ranked [N, k], by the definition."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         ranks = reference.distances_to_all(reference.as_float64(vectors), reference.as_float64(codes), metric)
     ranks[np.isnan(ranks)] = np.inf

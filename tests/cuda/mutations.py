@@ -80,6 +80,7 @@ def _levels() -> None:
 
 F32 = _search("f32", "gaussian")
 F32_FULL = _search("f32", "neighbours", count=20, capacity=1)
+F32_CLOSE = _search("f32", "neighbours")
 F32_TOP = _search("f32", "neighbours", count=20, k=5)
 DOT = _search("f32", "gaussian", metric="dot", double=True)
 MMA = _search("mma-128x128", "gaussian", dim=40)
@@ -219,6 +220,10 @@ MUTATIONS = [
     Mutation(
         "decide: a shuffle by some lanes only", F32_TOP, "decide.cu",
         "previous = __shfl_up_sync", "previous = lane < place ? 0 : __shfl_up_sync",
+    ),
+    Mutation(
+        "decide: float32 distances taken for exact", F32_CLOSE, "decide.cu",
+        "const float error = 1.02f", "const float error = 0.0f",
     ),
     Mutation(
         "small: the second-best group is forgotten", SMALL_CLOSE, "nearest_small.cu",

@@ -20,7 +20,7 @@ def _folders() -> list[Path]:
 
 
 @functools.cache
-def library() -> Any | None:
+def library() -> Any:
     """NVRTC, of a wheel (torch brings one) or of a toolkit; None where there is none."""
     for folder in _folders():
         found = sorted(path for path in folder.glob("libnvrtc.so.*") if ".alt" not in path.name)

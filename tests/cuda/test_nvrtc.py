@@ -13,6 +13,8 @@ from tests.cuda import nvrtc
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="needs NVRTC, of a CUDA build of torch or a toolkit")
 
 PRIMITIVES = Path(__file__).parents[2] / "cuda" / "primitives.cuh"
+# The options of `CupyDevice.module`, and what CuPy adds to them beside the architecture.
+OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
 PROBES = r"""
 extern "C" __global__ void probe_mma(const unsigned* in, float* sums) {
     float s[4];
@@ -55,7 +57,7 @@ def registers(body: str, operation: str) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def ptx() -> str:
     code = PRIMITIVES.read_text() + PROBES
-    compiled, log, ptx = nvrtc.compile_source(code, [], ["-std=c++17", "-arch=compute_80"])
+    compiled, log, ptx = nvrtc.compile_source(code, [], [*OPTIONS, "-arch=compute_80"])
     assert compiled, log
     return ptx
 
@@ -101,7 +103,7 @@ NEEDS_TENSOR_CORES = {"nearest_mma.cu"}
 
 def compile_group(file: str, group: tuple[str, ...], architecture: str) -> str:
     """PTX, where the architecture is a compute_ one; compiled as `CupyDevice.module` and CuPy do it."""
-    options = ["-std=c++17", "--device-as-default-execution-space", f"-arch={architecture}"]
+    options = [*OPTIONS, f"-arch={architecture}"]
     compiled, log, ptx = nvrtc.compile_source(cuda_launch.source(file), group, options)
     assert compiled, log
     assert "warning" not in log, log
@@ -140,6 +142,6 @@ def test_that_test_can_fail() -> None:
     right = "__dadd_rn(sum, __dmul_rn(difference, difference))"
     source = cuda_launch.source("decide.cu").replace(right, "sum + difference * difference")
     assert source != cuda_launch.source("decide.cu")
-    compiled, log, ptx = nvrtc.compile_source(source, ["decide<float>"], ["-std=c++17", "-arch=compute_80"])
+    compiled, log, ptx = nvrtc.compile_source(source, ["decide<float>"], [*OPTIONS, "-arch=compute_80"])
     assert compiled, log
     assert "fma.rn.f64" in ptx
