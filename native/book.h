@@ -79,6 +79,9 @@ struct Book {
     bool bounded = true;         // false: magnitudes at which no bound holds; every vector is compared with every code
 
     IntegerCodes int16, int8;    // prepared where a path reads them
+    // Blocks to propose by int16 before int8 is tried again. Searches write it, several at once, by atomic operations; it
+    // changes speed only.
+    mutable int32_t int16_blocks = 0;
     std::shared_ptr<TreeBook> tree;
     std::shared_ptr<TileBook> tile;
 
