@@ -136,8 +136,8 @@ __device__ __forceinline__ Nearest scan(const Comparison<Value>& compare, int si
 
 // Codes [count, nearest], nearest first, and their distances, or null. With `rows`, vector i is row rows[i], and
 // `*row_count` says how many there are. Vectors that need another look are listed in next_rows [count], counted in
-// `*next_count`; where these are null they are compared with every code. statistics [3], or null, counts vectors decided
-// in float64, codes compared in float64 for them, and vectors compared with every code.
+// `*next_count`; where these are null they are compared with every code. statistics [3], or null, counts vectors
+// decided in float64, codes compared in float64 for them, and vectors compared with every code.
 template <typename Value>
 __global__ void __launch_bounds__(32 * kWarps)
 decide(const Value* __restrict__ vectors, index_t row_stride, const Value* __restrict__ codes,
@@ -178,9 +178,8 @@ decide(const Value* __restrict__ vectors, index_t row_stride, const Value* __res
         // Calls use(code) for each candidate, by the whole warp.
         const auto each = [&](auto use) {
             for (int first = 0; first < room; first += 32) {
-                for (unsigned left = __ballot_sync(MULTITOK_ALL_LANES, candidate(first + lane)); left; left &= left - 1) {
-                    use(proposed[first + __ffs(left) - 1]);
-                }
+                unsigned left = __ballot_sync(MULTITOK_ALL_LANES, candidate(first + lane));
+                for (; left; left &= left - 1) use(proposed[first + __ffs(left) - 1]);
             }
         };
         unsigned compared = 0;

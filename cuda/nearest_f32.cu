@@ -1,7 +1,8 @@
 // Proposing pass in float32 on ordinary arithmetic: any card, and a second look at what bfloat16 cannot tell apart.
 //
-// A block of 256 threads takes 128 vectors and goes through its part of the codebook in tiles of 128 codes, each tile in
-// slices of 8 dimensions, which lie in shared memory with one dimension a row. A thread multiplies 8 vectors by 8 codes:
+// A block of 256 threads takes 128 vectors and goes through its part of the codebook in tiles of 128 codes, each tile
+// in slices of 8 dimensions, which lie in shared memory with one dimension a row. A thread multiplies 8 vectors by 8
+// codes:
 //
 //     codes       4 tx .. 4 tx + 3   and   64 + 4 tx ..           tx = thread % 16
 //     vectors     4 ty .. 4 ty + 3   and   64 + 4 ty ..           ty = thread / 16

@@ -35,54 +35,67 @@ struct Tile {
     static constexpr int kScoreBytes = ROW_WARPS * CODE_WARPS * kOctet * kScorePitch<kSide> * 4;
 };
 
-// Where the codes that a block looks at come from, and how far it has fetched them.
+// Starts this thread's copies of 32 dimensions of ROWS rows: 16 bytes from `place` on, and more in rows further down.
+template <int ROWS, int THREADS>
+__device__ __forceinline__ void copy_slice(bfloat16_bits* shared, const bfloat16_bits* place, int padded_dim) {
+    static_assert(4 * ROWS % THREADS == 0, "all threads copy the same number of times");
+    bfloat16_bits* to = shared + threadIdx.x / 4 * kSlicePitch + 8 * (threadIdx.x % 4);
+#pragma unroll
+    for (int step = 0; step < 4 * ROWS / THREADS; step++) {
+        const int row = step * (THREADS / 4);
+        copy_async_16(to + row * kSlicePitch, place + static_cast<index_t>(row) * padded_dim);
+    }
+}
+
+// What a block copies from global memory, slice by slice, and how far it has come.
+template <typename Shape, bool RESIDENT>
 struct Fetch {
-    const bfloat16_bits* codes;     // first code of the part
-    const float* half_norms;
-    const bfloat16_bits* vectors;   // first vector of the block
+    const bfloat16_bits* codes;     // this thread's place in the next slice of the codes
+    const bfloat16_bits* vectors;   // the same in the vectors, where they come through the ring
+    const float* half_norms;        // those of the next slice's tile
     int padded_dim;
-    int tiles;
-    int tile = 0, first_dim = 0, stage = 0;
+    int tiles_left;
+    int first_dim = 0;
+    int stage = 0;
+
+    __device__ __forceinline__ Fetch(const bfloat16_bits* first_code, const bfloat16_bits* first_vector,
+                                     const float* first_half_norm, int dim, int tiles)
+        : half_norms(first_half_norm), padded_dim(dim), tiles_left(tiles) {
+        const index_t place = static_cast<index_t>(threadIdx.x / 4) * dim + 8 * (threadIdx.x % 4);
+        codes = first_code + place;
+        vectors = first_vector + place;
+    }
+
+    // Starts the copies of the next slice, if there is one, as one group.
+    __device__ __forceinline__ void next(unsigned char* stages) {
+        if (tiles_left > 0) {
+            bfloat16_bits* rows = reinterpret_cast<bfloat16_bits*>(stages + stage * Shape::kStageBytes);
+            copy_slice<Shape::kCodes, Shape::kThreads>(rows, codes, padded_dim);
+            if (!RESIDENT) {
+                copy_slice<Shape::kRows, Shape::kThreads>(rows + Shape::kCodes * kSlicePitch, vectors, padded_dim);
+            }
+            if (first_dim == 0 && threadIdx.x < Shape::kCodes / 4) {
+                float* to = reinterpret_cast<float*>(rows + Shape::kStageRows * kSlicePitch);
+                copy_async_16(to + 4 * threadIdx.x, half_norms + 4 * threadIdx.x);
+            }
+            codes += kSlice;
+            vectors += kSlice;
+            first_dim += kSlice;
+            if (first_dim == padded_dim) {  // on to the next tile, back to the vectors' first slice
+                codes += static_cast<index_t>(Shape::kCodes - 1) * padded_dim;
+                vectors -= padded_dim;
+                half_norms += Shape::kCodes;
+                first_dim = 0;
+                tiles_left--;
+            }
+            stage = stage + 1 == kStages ? 0 : stage + 1;
+        }
+        copy_async_commit();
+    }
 };
 
-// Copies 32 dimensions of `rows` rows.
-template <int THREADS>
-__device__ __forceinline__ void copy_slice(bfloat16_bits* shared, const bfloat16_bits* global, int rows, int padded_dim) {
-    for (int i = threadIdx.x; i < 4 * rows; i += THREADS) {
-        const int row = i / 4, eight = 8 * (i % 4);
-        copy_async_16(shared + row * kSlicePitch + eight, global + static_cast<index_t>(row) * padded_dim + eight);
-    }
-}
-
-// Starts the copies of the next slice, if there is one, as one group.
-template <typename Shape, bool RESIDENT>
-__device__ __forceinline__ void fetch_slice(Fetch& fetch, unsigned char* stages) {
-    if (fetch.tile < fetch.tiles) {
-        unsigned char* stage = stages + fetch.stage * Shape::kStageBytes;
-        bfloat16_bits* rows = reinterpret_cast<bfloat16_bits*>(stage);
-        const index_t first_code = static_cast<index_t>(fetch.tile) * Shape::kCodes;
-        copy_slice<Shape::kThreads>(rows, fetch.codes + first_code * fetch.padded_dim + fetch.first_dim, Shape::kCodes,
-                                    fetch.padded_dim);
-        if (!RESIDENT) {
-            copy_slice<Shape::kThreads>(rows + Shape::kCodes * kSlicePitch, fetch.vectors + fetch.first_dim,
-                                        Shape::kRows, fetch.padded_dim);
-        }
-        if (fetch.first_dim == 0 && threadIdx.x < Shape::kCodes / 4) {
-            unsigned char* half_norms = stage + Shape::kStageRows * kSlicePitch * 2;
-            copy_async_16(half_norms + 16 * threadIdx.x, fetch.half_norms + first_code + 4 * threadIdx.x);
-        }
-        fetch.first_dim += kSlice;
-        if (fetch.first_dim == fetch.padded_dim) {
-            fetch.first_dim = 0;
-            fetch.tile++;
-        }
-        fetch.stage = fetch.stage + 1 == kStages ? 0 : fetch.stage + 1;
-    }
-    copy_async_commit();
-}
-
-// sums[i][j] += vectors 16 i .. 16 i + 15 times codes 8 j .. 8 j + 7, over one slice. `vectors` and `codes` point to the
-// warp's first row; rows of vectors are `vector_pitch` values apart.
+// sums[i][j] += vectors 16 i .. 16 i + 15 times codes 8 j .. 8 j + 7, over one slice. `vectors` and `codes` point to
+// the warp's first row; rows of vectors are `vector_pitch` values apart.
 __device__ __forceinline__ void multiply_slice(float (&sums)[4][8][4], const bfloat16_bits* vectors, int vector_pitch,
                                                const bfloat16_bits* codes) {
     const int lane = threadIdx.x & 31;
@@ -109,7 +122,8 @@ __device__ __forceinline__ void multiply_slice(float (&sums)[4][8][4], const bfl
 }
 
 // Looks for candidates among the warp's 64 x 64 scores, eight rows at a time. `first_list` is that of the warp's first
-// row, `scratch` [8, kScorePitch<64>] the warp's own. The rows of octet 2 i + half are 16 i + 8 half and the next seven.
+// row, `scratch` [8, kScorePitch<64>] the warp's own. The rows of octet 2 i + half are 16 i + 8 half and the next
+// seven.
 __device__ __forceinline__ void collect_tile(const float (&sums)[4][8][4], const CandidateLists& lists, int first_list,
                                              const float* tolerances, float* scratch, int first_code) {
     const int lane = threadIdx.x & 31, group = lane / 4, member = lane % 4;
@@ -170,36 +184,40 @@ nearest_mma(const bfloat16_bits* __restrict__ vectors, const float* __restrict__
     const index_t first_row = static_cast<index_t>(blockIdx.x) * Shape::kRows;
     const int first_tile = blockIdx.y * tiles_per_part;
     const index_t first_code = static_cast<index_t>(first_tile) * Shape::kCodes;
-    Fetch fetch{codes + first_code * padded_dim, half_norms + first_code, vectors + first_row * padded_dim, padded_dim,
-                min(tiles - first_tile, tiles_per_part)};
+    const int own_tiles = min(tiles - first_tile, tiles_per_part);
+    const bfloat16_bits* block_vectors = vectors + first_row * padded_dim;
+    Fetch<Shape, RESIDENT> fetch(codes + first_code * padded_dim, block_vectors, half_norms + first_code, padded_dim,
+                                 own_tiles);
 
     for (int i = threadIdx.x; i < Shape::kRows; i += Shape::kThreads) row_tolerances[i] = tolerances[first_row + i];
     for (int i = threadIdx.x; i < kLists; i += Shape::kThreads) lists.start(i);
     if (RESIDENT) {
         for (int row = warp; row < Shape::kRows; row += Shape::kThreads / 32) {
             for (int d = 8 * (threadIdx.x & 31); d < padded_dim; d += 8 * 32) {
-                copy_async_16(resident + row * resident_pitch + d, fetch.vectors + static_cast<index_t>(row) * padded_dim + d);
+                const index_t place = static_cast<index_t>(row) * padded_dim + d;
+                copy_async_16(resident + row * resident_pitch + d, block_vectors + place);
             }
         }
     }
 #pragma unroll
-    for (int stage = 0; stage < kStages - 1; stage++) fetch_slice<Shape, RESIDENT>(fetch, stages);
+    for (int stage = 0; stage < kStages - 1; stage++) fetch.next(stages);
 
     const int first_list = (code_warp * ROW_WARPS + row_warp) * kSide;
     float* warp_scratch = scratch + warp * kOctet * kScorePitch<kSide>;
     int stage = 0;
-    for (int tile = 0; tile < fetch.tiles; tile++) {
+    for (int tile = 0; tile < own_tiles; tile++) {
         float sums[4][8][4];
         for (int first_dim = 0; first_dim < padded_dim; first_dim += kSlice) {
             copy_async_wait<kStages - 2>();
             __syncthreads();  // the slice has come for all, and nobody reads the stage before it any more
-            fetch_slice<Shape, RESIDENT>(fetch, stages);
+            fetch.next(stages);
             const bfloat16_bits* rows = reinterpret_cast<const bfloat16_bits*>(stages + stage * Shape::kStageBytes);
             if (first_dim == 0) {
                 const float* h = reinterpret_cast<const float*>(rows + Shape::kStageRows * kSlicePitch);
+                h += code_warp * kSide + threadIdx.x % 4 * 2;
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
-                    const float2 two = *reinterpret_cast<const float2*>(h + code_warp * kSide + 8 * j + threadIdx.x % 4 * 2);
+                    const float2 two = *reinterpret_cast<const float2*>(h + 8 * j);
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         sums[i][j][0] = sums[i][j][2] = -two.x;
@@ -209,7 +227,8 @@ nearest_mma(const bfloat16_bits* __restrict__ vectors, const float* __restrict__
             }
             const bfloat16_bits* warp_codes = rows + code_warp * kSide * kSlicePitch;
             if (RESIDENT) {
-                multiply_slice(sums, resident + row_warp * kSide * resident_pitch + first_dim, resident_pitch, warp_codes);
+                const bfloat16_bits* warp_vectors = resident + row_warp * kSide * resident_pitch;
+                multiply_slice(sums, warp_vectors + first_dim, resident_pitch, warp_codes);
             } else {
                 multiply_slice(sums, rows + (Shape::kCodes + row_warp * kSide) * kSlicePitch, kSlicePitch, warp_codes);
             }

@@ -112,8 +112,8 @@ __device__ __forceinline__ int decide(const float (&x)[DIM], const float (&a)[DI
 
 // Codes [count, levels] of vectors [count, DIM]. prepared [codes of all levels, kPitch<DIM>] and half_norms, values
 // [codes of all levels, DIM] as given, centres [levels, DIM]. distances [count] of the last level, or null. The first
-// vector that holds a NaN or an infinity, or leaves one over, lowers `*bad_row`, counted from `first_row`. statistics [1],
-// or null, counts the vectors (for each level) that the groups' scores could not tell apart.
+// vector that holds a NaN or an infinity, or leaves one over, lowers `*bad_row`, counted from `first_row`. statistics
+// [1], or null, counts the vectors (for each level) that the groups' scores could not tell apart.
 template <int DIM>
 __global__ void __launch_bounds__(kThreads, DIM <= 8 ? 4 : 3)
 nearest_small(const float* __restrict__ vectors, index_t row_stride, index_t count, const Level* __restrict__ levels,

@@ -39,9 +39,8 @@ __device__ __forceinline__ void ldmatrix_x4(unsigned (&tiles)[4], const void* ro
 
 // Starts a copy of 16 bytes, both ends aligned to 16, that runs on its own. It belongs to the thread's open group.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-                 "l"(global)
-                 : "memory");
+    const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
 
 // Closes the thread's open group of copies, which may be empty.

@@ -9,9 +9,9 @@
 constexpr int kThreads = 256;
 constexpr int kRows = 64;  // vectors of a block
 
-// counts [copies, size], sums [copies, size, dim], both starting at 0. `*bad_row` is lowered to the first row with a NaN,
-// an infinity or a value too large for the exponent, `*bad_code` to the first with a code outside [0, size); neither
-// such values nor such rows are added. dim < 2^25.
+// counts [copies, size], sums [copies, size, dim], both starting at 0. `*bad_row` is lowered to the first row with a
+// NaN, an infinity or a value too large for the exponent, `*bad_code` to the first with a code outside [0, size);
+// neither such values nor such rows are added. dim < 2^25.
 template <typename Value>
 __global__ void __launch_bounds__(kThreads)
 segment_sums(const Value* __restrict__ vectors, index_t row_stride, index_t count, int dim,
