@@ -16,22 +16,23 @@
 
 namespace multitok {
 
-constexpr int64_t kTreeDims = 8;      // the most dimensions
+constexpr int64_t kTreeDims = 10;     // the most dimensions: beyond, it does not pay below a million codes
 constexpr int64_t kTreeLevels = 8;    // more than 2^31 codes need
 constexpr int64_t kTreeRows = 64;     // vectors that are searched side by side
 constexpr int64_t kTreeList = 1024;   // nodes of one level that wait to be opened
 constexpr int64_t kTreeNodeBits = 26; // of an entry of such a list; the bits above are the vector's number
 
-// Boxes of the nodes of one level, 16 side by side; those after the last node are infinitely far.
+// Boxes of the nodes of one level, 16 side by side; empty nodes lie at infinity.
 struct TreeLevel {
     int64_t groups = 0;              // of 16 nodes
     Aligned<float> boxes;            // [groups][D][2][16] low and high
 };
 
-// Level 0 holds the boxes of the leaves; node i of level k holds the nodes 16 i to 16 i + 15 of level k - 1.
+// The nodes of level 0 are the leaves; node i of level k holds the nodes 16 i to 16 i + 15 of level k - 1, of which the
+// last may be empty.
 struct TreeBook {
     int64_t leaves = 0;
-    int64_t level_count = 0;
+    int64_t top = 0;                 // the highest level
     Aligned<float> lanes;            // [leaves][D][16] the codes in kd order, empty lanes infinite
     Aligned<int32_t> codes;          // [leaves][16] their indices, -1 in empty lanes
     TreeLevel levels[kTreeLevels];
@@ -40,7 +41,7 @@ struct TreeBook {
 
 // Whether a tree can be made for V codes of D dimensions (MT_L2, not float64).
 bool tree_fits(int64_t size, int64_t dim);
-// Whether it is faster than comparing with every code; measured (tree_build.cpp).
+// Whether it is faster than comparing with every code.
 bool tree_pays(int64_t dim, int64_t size);
 // Reads book.rows.
 std::shared_ptr<TreeBook> make_tree(const Book& book);
@@ -49,7 +50,6 @@ struct TreeScratch final : Scratch {
     explicit TreeScratch(const TreeBook& of);
     ~TreeScratch() override;         // not inline: the files of the instruction sets must not hold a copy
     const TreeBook& tree;
-    Aligned<float> bounds;           // [kTreeRows][groups of the highest level][16]
     Aligned<uint32_t> lists;         // [levels][kTreeList + 16]
     Aligned<uint32_t> near;          // [kTreeList + 16]
 };

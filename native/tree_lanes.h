@@ -98,9 +98,29 @@ MT_INLINE Words lane_numbers() {
 MT_INLINE __m256 lesser_half(Lanes v) { return _mm256_min_ps(v.low, v.high); }
 MT_INLINE __m256i lesser_half(Words v) { return _mm256_min_epi32(v.low, v.high); }
 
+// The places of the bits of each byte.
+struct BitPlaces {
+    uint8_t of[256][8];
+};
+constexpr BitPlaces bit_places() {
+    BitPlaces places{};
+    for (int byte = 0; byte < 256; byte++) {
+        for (int bit = 0, count = 0; bit < 8; bit++) {
+            if (byte >> bit & 1) places.of[byte][count++] = static_cast<uint8_t>(bit);
+        }
+    }
+    return places;
+}
+static constexpr BitPlaces kBitPlaces = bit_places();
+
 MT_INLINE int64_t write_bits(uint32_t bits, uint32_t first, uint32_t* to) {
-    const int64_t count = __builtin_popcount(bits);
-    for (; bits; bits &= bits - 1) *to++ = first + static_cast<uint32_t>(__builtin_ctz(bits));
+    int64_t count = 0;
+    for (int half = 0; half < 2; half++, bits >>= 8, first += 8) {
+        const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kBitPlaces.of[bits & 255]));
+        const __m256i all = _mm256_add_epi32(_mm256_cvtepu8_epi32(places), _mm256_set1_epi32(static_cast<int32_t>(first)));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + count), all);
+        count += __builtin_popcount(bits & 255);
+    }
     return count;
 }
 

@@ -15,8 +15,8 @@
 //
 //   Limit. Let b be the least S and let no S overflow. Each term of S carries 2 roundings of a difference and at most D
 //   of squares and sums: S = T (1 + t) + e with (1 - u)^(D + 2) <= 1 + t <= (1 + u)^(D + 2) and |e| <= D 2^-125 for what
-//   underflows, also where the processor flushes denormals (a difference flushed from under 2^-126 changes its square
-//   by less than u of it, or by less than e). The definition F, in float64 and without underflow or overflow for such
+//   underflows, also where the processor flushes denormals (values and differences flushed from under 2^-126 change a
+//   square by less than 2^-32 of it or by less than 2^-200). The definition F, in float64 and without underflow or overflow for such
 //   values, is T (1 + f), |f| <= (D + 3) 2^-53. If the code of b has F0, T0 and the winner has F <= F0, then
 //   T <= T0 (1 + |f|) / (1 - |f|), so the winner has
 //       S <= ((1 + u) / (1 - u))^(D + 2) (1 + 3 |f|) (b + |e|) + |e|  <=  b (1 + 2 (D + 3) u) + 3 |e|,   D <= 16.
@@ -24,11 +24,10 @@
 //   grows, so a code that can win is within every limit on the way. If just one code is within the last limit, it is
 //   the answer; otherwise all those within it are compared by the definition, lowest index first.
 //
-//   Overflow. S is then infinite, which only makes it too large: if b is finite, the winner's S, in arithmetic without
-//   end of range, is at most limit(b). If that is finite, none of the winner's differences, squares and sums, which only
-//   grow, overflowed; if it is not, or b is infinite, every code is within the limit, and the definition decides.
-//
-// Empty lanes and boxes are infinite: x - inf squares to inf, no NaN arises, and a limit lets them in only if infinite.
+//   Overflow. S is then infinite, which only makes it too large. If limit(b) is finite, the winner's S, in arithmetic
+//   without end of range, is at most that, so none of its differences, squares and sums, which only grow, overflowed. If
+//   it is not, every code is compared by the definition; until the end its place is taken by the largest float, so that
+//   empty lanes and boxes, which lie at infinity (x - inf squares to inf, no NaN arises), are never within a limit.
 #include "tree.h"
 #include "tree_lanes.h"
 
@@ -39,16 +38,13 @@ constexpr int64_t kTreeNodes = int64_t{1} << kTreeNodeBits;
 
 template <int kDim>
 struct TreeSearch {
-    // From 6 dimensions on a vector opens many leaves: it pays to keep it in registers from one to the next, and to
-    // shrink its limit between the groups of the highest level, rather than to look at 4 groups at once. Measured.
+    // From 6 dimensions on a vector opens many leaves: it pays to keep it in registers from one to the next. Measured.
     static constexpr bool kMany = kDim >= 6;
-    static constexpr int64_t kGroupsAtOnce = kMany ? 1 : 4;
+    static constexpr float kMost = __FLT_MAX__;
 
     const TreeBook& tree;
     TreeScratch& scratch;
     mt_statistics& statistics;
-    const int64_t top;             // the highest level
-    const int64_t top_groups;
     int64_t listed[kTreeLevels];   // entries of each level's list
     const float* values;           // of the vectors searched now
     int64_t stride, count;
@@ -58,42 +54,34 @@ struct TreeSearch {
     uint32_t leaf[kTreeRows];      // where the search starts
     uint32_t slot[kTreeRows];      // place of the code of `best`
 
-    explicit TreeSearch(TreeScratch& memory, const Rows& rows, mt_statistics& counts)
-        : tree(memory.tree),
-          scratch(memory),
-          statistics(counts),
-          top(tree.level_count - 1),
-          top_groups(tree.levels[top].groups),
-          listed{},
-          stride(rows.stride) {}
+    TreeSearch(TreeScratch& memory, const Rows& rows, mt_statistics& counts)
+        : tree(memory.tree), scratch(memory), statistics(counts), listed{}, stride(rows.stride) {}
 
+    // One vector, each value in every lane.
     struct Vector {
         Lanes x[kDim];
         MT_INLINE explicit Vector(const float* from) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int d = 0; d < kDim; d++) x[d] = splat_from(from + d);
+        }
+        // Squares of off(d), added in the order of D.
+        template <class F>
+        static MT_INLINE Lanes sum_squares(F off) {
+            Lanes sum = square(off(0));
+#pragma GCC unroll 16
+            for (int d = 1; d < kDim; d++) sum = add_square(off(d), sum);
+            return sum;
         }
         // S of the 16 codes of a leaf.
         MT_INLINE Lanes distances(const float* codes) const {
-            Lanes sum;
-#pragma GCC unroll 8
-            for (int d = 0; d < kDim; d++) {
-                const Lanes off = minus(x[d], load(codes + d * kGroup));
-                sum = d ? add_square(off, sum) : square(off);
-            }
-            return sum;
+            return sum_squares([&](int d) { return minus(x[d], load(codes + d * kGroup)); });
         }
         // B of 16 boxes.
         MT_INLINE Lanes bounds(const float* boxes) const {
-            Lanes sum;
-#pragma GCC unroll 8
-            for (int d = 0; d < kDim; d++) {
-                const Lanes low = load(boxes + 2 * d * kGroup);
-                const Lanes high = load(boxes + (2 * d + 1) * kGroup);
-                const Lanes off = minus(x[d], clamp(x[d], low, high));
-                sum = d ? add_square(off, sum) : square(off);
-            }
-            return sum;
+            return sum_squares([&](int d) {
+                const float* low = boxes + 2 * d * kGroup;
+                return minus(x[d], clamp(x[d], load(low), load(low + kGroup)));
+            });
         }
     };
 
@@ -108,34 +96,32 @@ struct TreeSearch {
         return __builtin_fmaf(distance, 1 + (kDim + 4) * 0x1p-23f, kDim * 0x1p-120f);
     }
 
-    // Step 1, the highest level, whose bounds are kept for step 2.
+    // Step 1.
     __attribute__((noinline)) void start() {
-        int32_t tags = 15;
-        while (tags < top_groups * kGroup) tags = 2 * tags + 1;
-        const float* boxes = boxes_of(top, 0);
-        const int64_t groups = top_groups;
-        float* bounds = scratch.bounds.data();
+        const int64_t groups = tree.levels[tree.top].groups;
+        const float* boxes = boxes_of(tree.top, 0);
+        constexpr int32_t kTags = 31;
         for (int64_t row = 0; row < count; row++) {
             const Vector x = vector(row);
-            Words tag = lane_numbers(), nearest = splat(INT32_MAX);
-            for (int64_t group = 0; group < groups; group++) {
-                const Lanes bound = x.bounds(boxes + group * kDim * 2 * kGroup);
-                store(bounds + (row * groups + group) * kGroup, bound);
-                nearest = lesser(nearest, tagged(words_of(bound), splat(tags), tag));
-                tag = plus(tag, splat(int32_t{kGroup}));
+            Words nearest = tagged(words_of(x.bounds(boxes)), splat(kTags), lane_numbers());
+            if (groups > 1) {
+                const Words tags = plus(lane_numbers(), splat(int32_t{kGroup}));
+                nearest = lesser(nearest, tagged(words_of(x.bounds(boxes_of(tree.top, 1))), splat(kTags), tags));
             }
-            leaf[row] = static_cast<uint32_t>(least_of(nearest) & tags);
+            leaf[row] = static_cast<uint32_t>(least_of(nearest) & kTags);
+        }
+        for (int64_t level = tree.top - 1; level >= 0; level--) {
+            for (int64_t row = 0; row < count; row++) {
+                const Lanes bounds = vector(row).bounds(boxes_of(level, leaf[row]));
+                const int32_t nearest = least_of(tagged(words_of(bounds), splat(kTags), lane_numbers()));
+                leaf[row] = leaf[row] * kGroup + static_cast<uint32_t>(nearest & kTags);
+            }
+        }
+        for (int64_t row = 0; row < count; row++) {
             best[row] = second[row] = __builtin_inff();
             slot[row] = 0;
+            settle(row, leaf[row]);
         }
-        for (int64_t level = top - 1; level >= 0; level--) {
-            for (int64_t row = 0; row < count; row++) {
-                const Lanes bound = vector(row).bounds(boxes_of(level, leaf[row]));
-                const int32_t nearest = least_of(tagged(words_of(bound), splat(15), lane_numbers()));
-                leaf[row] = leaf[row] * kGroup + static_cast<uint32_t>(nearest & 15);
-            }
-        }
-        for (int64_t row = 0; row < count; row++) settle(row, leaf[row]);
         statistics.groups += count;
     }
 
@@ -151,7 +137,8 @@ struct TreeSearch {
         second[row] = other < second[row] ? other : second[row];
         slot[row] = least < before ? first : slot[row];
         best[row] = least < before ? least : before;
-        limit[row] = limit_of(best[row]);
+        const float exact_limit = limit_of(best[row]);
+        limit[row] = exact_limit < kMost ? exact_limit : kMost;
     }
 
     // Calls f(vector, row, node) for the listed nodes of a level, which it takes off the list.
@@ -205,94 +192,57 @@ struct TreeSearch {
         open_leaves();
     }
 
-    // Step 2 under the highest level: the other children of the node of `level` + 1 that the start went through.
-    __attribute__((noinline)) void climb(int64_t level) {
+    // Step 2. Opens the other children of the node of `level` + 1 that the start went through; at the highest level, of
+    // the group given.
+    __attribute__((noinline)) void climb(int64_t level, int64_t group) {
+        static_assert(kTreeRows * kGroup <= kTreeList, "a list holds what is opened here");
         uint32_t* to = list_of(level);
         int64_t found = 0;
         for (uint32_t row = 0; row < count; row++) {
             const uint32_t child = leaf[row] >> (4 * level), parent = child / kGroup;
-            uint32_t within = at_most(vector(row).bounds(boxes_of(level, parent)), splat(limit[row]));
-            within &= ~(1u << child % kGroup);
-            found += write_bits(within, row << kTreeNodeBits | parent * kGroup, to + found);
-            if (found > kTreeList - kGroup) {
-                listed[level] = found;
-                open(level);
-                found = 0;
-            }
+            const uint32_t of = level < tree.top ? parent : static_cast<uint32_t>(group);
+            uint32_t within = at_most(vector(row).bounds(boxes_of(level, of)), splat(limit[row]));
+            within &= ~(static_cast<uint32_t>(of == parent) << child % kGroup);
+            found += write_bits(within, row << kTreeNodeBits | of * kGroup, to + found);
         }
         listed[level] = found;
         open(level);
     }
 
-    // The same at the highest level, whose bounds are known, a few groups at a time.
-    __attribute__((noinline)) void sweep(int64_t group) {
-        const float* bounds = scratch.bounds.data() + group * kGroup;
-        const int64_t groups = top_groups - group;
-        uint64_t masks[kTreeRows + 1];
-        uint32_t firsts[kTreeRows + 1];
-        int64_t some = 0;
-        for (uint32_t row = 0; row < count; row++) {
-            const Lanes row_limit = splat(limit[row]);
-            uint64_t mask = 0;
-#pragma GCC unroll 4
-            for (int64_t i = kGroupsAtOnce - 1; i >= 0; i--) {
-                if (i < groups) mask = mask << 16 | at_most(load(bounds + (row * top_groups + i) * kGroup), row_limit);
-            }
-            const uint64_t started = (leaf[row] >> (4 * top)) - group * kGroup;
-            mask &= ~(started < 64 ? uint64_t{1} << started : 0);
-            masks[some] = mask;
-            firsts[some] = row << kTreeNodeBits | static_cast<uint32_t>(group * kGroup);
-            some += mask != 0;
+    // The nearest code found by the definition.
+    struct Decided {
+        double distance = __builtin_inf();
+        int32_t code = INT32_MAX;
+    };
+
+    MT_INLINE void offer(int64_t row, int64_t place, Decided* decided) const {
+        const int32_t code = tree.codes[place];
+        const double distance = distance_to(row, place);
+        if (distance < decided->distance || (distance == decided->distance && code < decided->code)) {
+            decided->distance = distance;
+            decided->code = code;
         }
-        if (some == 0) return;
-        // One entry a turn, from this vector's mask or, if that is used up, from the next one's: no branch to guess.
-        masks[some] = 0;
-        firsts[some] = 0;
-        uint32_t* to = list_of(top);
-        int64_t found = 0;
-        uint64_t mask = masks[0];
-        uint32_t first = firsts[0];
-        for (int64_t i = 0; i < some;) {
-            const uint64_t next_mask = masks[i + 1];
-            const uint32_t next_first = firsts[i + 1];
-            to[found++] = first + static_cast<uint32_t>(__builtin_ctzll(mask));
-            mask &= mask - 1;
-            i += mask == 0;
-            const uint64_t used_up = -static_cast<uint64_t>(mask == 0);
-            mask |= next_mask & used_up;
-            first += (next_first - first) & static_cast<uint32_t>(used_up);
-            if (found == kTreeList) {
-                listed[top] = found;
-                open(top);
-                found = 0;
-            }
-        }
-        listed[top] = found;
-        open(top);
     }
 
-    // Step 3. Compares, by the definition, the codes below one group of boxes that lie within the limit.
-    void decide(int64_t row, int64_t level, int64_t group, double* distance, int32_t* code) {
+    // Step 3. Offers the codes below one group of boxes that lie within the limit.
+    void decide(int64_t row, int64_t level, int64_t group, Decided* decided) const {
         const Vector x = vector(row);
         uint32_t within = at_most(x.bounds(boxes_of(level, group)), splat(limit[row]));
         for (; within; within &= within - 1) {
             const int64_t node = group * kGroup + __builtin_ctz(within);
             if (level > 0) {
-                decide(row, level - 1, node, distance, code);
+                decide(row, level - 1, node, decided);
                 continue;
             }
-            if (node >= tree.leaves) continue;
             uint32_t near = at_most(x.distances(codes_of(node)), splat(limit[row]));
-            for (; near; near &= near - 1) {
-                const int64_t place = node * kGroup + __builtin_ctz(near);
-                const int32_t candidate = tree.codes[place];
-                if (candidate < 0) continue;
-                const double exact = distance_to(row, place);
-                if (exact < *distance || (exact == *distance && candidate < *code)) {
-                    *distance = exact;
-                    *code = candidate;
-                }
-            }
+            for (; near; near &= near - 1) offer(row, node * kGroup + __builtin_ctz(near), decided);
+        }
+    }
+
+    // Offers every code, where there is no limit.
+    void scan(int64_t row, Decided* decided) const {
+        for (int64_t place = 0; place < tree.leaves * kGroup; place++) {
+            if (tree.codes[place] >= 0) offer(row, place, decided);
         }
     }
 
@@ -308,20 +258,24 @@ struct TreeSearch {
     }
 
     void finish(int32_t* codes, double* distances) {
-        for (int64_t row = 0; row < count; row++) codes[row] = tree.codes[slot[row]];
         for (int64_t row = 0; row < count; row++) {
-            const bool decided = second[row] > limit[row];
-            if (decided && !distances) continue;
-            double distance = __builtin_inf();
-            if (decided) {
-                distance = distance_to(row, slot[row]);
-            } else {
-                statistics.decided_double++;
-                statistics.scanned += limit[row] == __builtin_inff();
-                codes[row] = INT32_MAX;
-                for (int64_t group = 0; group < top_groups; group++) decide(row, top, group, &distance, codes + row);
+            codes[row] = tree.codes[slot[row]];
+            if (second[row] > limit[row] && limit[row] < kMost) {
+                if (distances) distances[row] = distance_to(row, slot[row]);
+                continue;
             }
-            if (distances) distances[row] = distance;
+            Decided decided;
+            statistics.decided_double++;
+            if (limit[row] < kMost) {
+                for (int64_t group = 0; group < tree.levels[tree.top].groups; group++) {
+                    decide(row, tree.top, group, &decided);
+                }
+            } else {
+                statistics.scanned++;
+                scan(row, &decided);
+            }
+            codes[row] = decided.code;
+            if (distances) distances[row] = decided.distance;
         }
     }
 
@@ -329,8 +283,8 @@ struct TreeSearch {
         values = first;
         count = rows;
         start();
-        for (int64_t level = 0; level < top; level++) climb(level);
-        for (int64_t group = 0; group < top_groups; group += kGroupsAtOnce) sweep(group);
+        for (int64_t level = 0; level < tree.top; level++) climb(level, 0);
+        for (int64_t group = 0; group < tree.levels[tree.top].groups; group++) climb(tree.top, group);
         finish(codes, distances);
     }
 };
@@ -355,7 +309,9 @@ static void search_tree_of(const Book& book, const Rows& rows, const Results& re
         case 5: return search_tree<5>(rows, results, scratch);
         case 6: return search_tree<6>(rows, results, scratch);
         case 7: return search_tree<7>(rows, results, scratch);
-        default: return search_tree<8>(rows, results, scratch);
+        case 8: return search_tree<8>(rows, results, scratch);
+        case 9: return search_tree<9>(rows, results, scratch);
+        default: return search_tree<10>(rows, results, scratch);
     }
 }
 
