@@ -27,8 +27,9 @@ import torch
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "cuda-shim"
-RUNTIME = ("shim.cpp", "shim_warp.cpp", "shim_memory.cpp", "shim_math.cpp")
+RUNTIME = ("shim.cpp", "shim_warp.cpp", "shim_memory.cpp")
 HEADERS = ("shim.h", "shim_runtime.h")
+RUNTIME_FLAGS = ("-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra")
 # Loads and stores are watched with -fsanitize=thread, arithmetic with the others; contraction is nvcc's default.
 KERNEL_FLAGS = (
     *("-std=c++17", "-O1", "-fexpensive-optimizations", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"),
@@ -169,13 +170,13 @@ def _built(name: str, key: str, build: Any) -> Path:
 
 
 def _runtime() -> Path:
-    flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-frounding-math", "-ffp-contract=off", "-Wall", "-Wextra"]
-    key = "".join((HERE / name).read_text() for name in (*RUNTIME, *HEADERS)) + " ".join(flags)
+    key = "".join((HERE / name).read_text() for name in (*RUNTIME, *HEADERS)) + " ".join(RUNTIME_FLAGS)
     sources = [str(HERE / name) for name in RUNTIME]
-    return _built("runtime", key, lambda _, made: _run(["g++", *flags, *sources, "-o", str(made)]))
+    return _built("runtime", key, lambda _, made: _run(["g++", *RUNTIME_FLAGS, *sources, "-o", str(made)]))
 
 
-def _has_fma() -> bool:
+def has_fma() -> bool:
+    """Whether this processor has fused multiply-add, without which nothing is contracted."""
     try:
         return " fma " in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -317,7 +318,7 @@ class HostModule:
         flags = [
             *KERNEL_FLAGS,
             f"-ffp-contract={contract}",
-            *(["-mfma"] if _has_fma() else []),
+            *(["-mfma"] if has_fma() else []),
             *given,
             f"-I{HERE}",
             "-include",

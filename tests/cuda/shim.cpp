@@ -30,13 +30,18 @@ void** kernel_arguments;
 void run_thread();
 
 #ifdef SHIM_UCONTEXT
-// For processors without assembly below: two system calls a switch.
-void switch_to(void** save, void* to) { swapcontext(static_cast<ucontext_t*>(*save), static_cast<ucontext_t*>(to)); }
+// For processors without assembly below: two system calls a switch. A "stack pointer" is that of a ucontext_t, which
+// lies on the stack's last page.
+void switch_to(void** save, void* to) {
+    static ucontext_t of_scheduler;
+    if (!*save) *save = &of_scheduler;
+    swapcontext(static_cast<ucontext_t*>(*save), static_cast<ucontext_t*>(to));
+}
 void prepare_stack(Fiber& fiber) {
-    auto* context = reinterpret_cast<ucontext_t*>(fiber.stack_low);
+    auto* context = reinterpret_cast<ucontext_t*>(fiber.stack_high - kPage);
     getcontext(context);
     context->uc_stack.ss_sp = fiber.stack_low + kPage;
-    context->uc_stack.ss_size = kStack - kPage;
+    context->uc_stack.ss_size = kStack - 2 * kPage;
     makecontext(context, run_thread, 0);
     fiber.stack_pointer = context;
 }
@@ -129,7 +134,6 @@ uint3 block_index() { return machine.block; }
 dim3 block_size() { return machine.size; }
 dim3 grid_size() { return machine.grid; }
 void* dynamic_shared() { return machine.dynamic; }
-void fence() {}
 
 // ---- Running blocks -------------------------------------------------------------------------------------------------
 

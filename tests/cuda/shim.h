@@ -23,7 +23,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -44,20 +43,15 @@ struct dim3 {
     constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-#define SHIM_VECTORS(T, name, align2, align4)                                         \
-    struct alignas(align2) name##2 { T x, y; };                                       \
-    struct alignas(align4) name##4 { T x, y, z, w; };                                 \
-    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                        \
+#define SHIM_VECTORS(T, name)                                                     \
+    struct alignas(8) name##2 { T x, y; };                                        \
+    struct alignas(16) name##4 { T x, y, z, w; };                                 \
+    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                    \
     inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
-SHIM_VECTORS(float, float, 8, 16)
-SHIM_VECTORS(int, int, 8, 16)
-SHIM_VECTORS(unsigned, uint, 8, 16)
-SHIM_VECTORS(unsigned short, ushort, 4, 8)
-SHIM_VECTORS(unsigned char, uchar, 2, 4)
-SHIM_VECTORS(double, double, 16, 16)
+SHIM_VECTORS(float, float)
+SHIM_VECTORS(int, int)
+SHIM_VECTORS(unsigned, uint)
 #undef SHIM_VECTORS
-struct alignas(16) longlong2 { long long x, y; };
-struct alignas(16) ulonglong2 { unsigned long long x, y; };
 
 namespace shim {
 
@@ -70,15 +64,11 @@ dim3 grid_size() __attribute__((const));
 // The memory asked for at the launch, filled with NaN, its end at a page that cannot be touched.
 void* dynamic_shared();
 
-enum Vote { kCount, kAnd, kOr };
-int barrier(int line, Vote vote, int predicate);
+void barrier(int line);
 void sync_warp(unsigned mask);
-void fence();
-
 enum Shuffle { kIndex, kUp, kDown, kXor };
 void shuffle(Shuffle kind, unsigned mask, const void* value, void* result, unsigned bytes, int lane, int width);
 unsigned ballot(unsigned mask, bool predicate);
-unsigned match_any(unsigned mask, const void* value, unsigned bytes);
 
 // Checks an atomic access and lets other threads run before it; the caller then reads and writes at once.
 void atomic(const void* address, unsigned bytes);
@@ -153,13 +143,8 @@ template <class... A> void call_kernel(void (*kernel)(A...), void** arguments) {
 #define gridDim (shim::grid_size())
 constexpr int warpSize = 32;
 
-#define __syncthreads() ((void)shim::barrier(__LINE__, shim::kCount, 0))
-#define __syncthreads_count(predicate) (shim::barrier(__LINE__, shim::kCount, predicate))
-#define __syncthreads_and(predicate) (shim::barrier(__LINE__, shim::kAnd, predicate))
-#define __syncthreads_or(predicate) (shim::barrier(__LINE__, shim::kOr, predicate))
+#define __syncthreads() (shim::barrier(__LINE__))
 inline void __syncwarp(unsigned mask = 0xffffffffu) { shim::sync_warp(mask); }
-inline void __threadfence() { shim::fence(); }
-inline void __threadfence_block() { shim::fence(); }
 
 #define SHIM_SHUFFLE(name, kind, Lane)                                                               \
     template <class T> inline T name(unsigned mask, T value, Lane lane, int width = 32) {            \
@@ -176,10 +161,6 @@ SHIM_SHUFFLE(__shfl_xor_sync, shim::kXor, int)
 inline unsigned __ballot_sync(unsigned mask, int predicate) { return shim::ballot(mask, predicate != 0); }
 inline int __any_sync(unsigned mask, int predicate) { return shim::ballot(mask, predicate != 0) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return shim::ballot(mask, predicate == 0) == 0; }
-template <class T> inline unsigned __match_any_sync(unsigned mask, T value) {
-    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "");
-    return shim::match_any(mask, &value, sizeof(T));
-}
 
 // Atomics, for the types that CUDA has them for. They return what was there before.
 #define SHIM_ATOMIC(name, T, expression)                                                             \
@@ -189,33 +170,15 @@ template <class T> inline unsigned __match_any_sync(unsigned mask, T value) {
         *address = (expression);                                                                     \
         return old;                                                                                  \
     }
-#define SHIM_ATOMIC_INTEGER(T)                                                                       \
-    SHIM_ATOMIC(atomicExch, T, value)                                                                \
-    SHIM_ATOMIC(atomicMin, T, old < value ? old : value)                                             \
-    SHIM_ATOMIC(atomicMax, T, old > value ? old : value)                                             \
-    SHIM_ATOMIC(atomicAnd, T, old & value)                                                           \
-    SHIM_ATOMIC(atomicOr, T, old | value)                                                            \
-    SHIM_UNSEEN inline T atomicCAS(T* address, T compare, T value) {                                 \
-        shim::atomic(address, sizeof(T));                                                            \
-        const T old = *address;                                                                      \
-        if (old == compare) *address = value;                                                        \
-        return old;                                                                                  \
-    }
-SHIM_ATOMIC_INTEGER(int)
-SHIM_ATOMIC_INTEGER(unsigned)
-SHIM_ATOMIC_INTEGER(unsigned long long)
-SHIM_ATOMIC(atomicMin, long long, old < value ? old : value)
-SHIM_ATOMIC(atomicMax, long long, old > value ? old : value)
 SHIM_ATOMIC(atomicAdd, int, int(unsigned(old) + unsigned(value)))
 SHIM_ATOMIC(atomicAdd, unsigned, old + value)
 SHIM_ATOMIC(atomicAdd, unsigned long long, old + value)
 SHIM_ATOMIC(atomicAdd, float, old + value)
-SHIM_ATOMIC(atomicAdd, double, old + value)
-SHIM_ATOMIC(atomicSub, int, int(unsigned(old) - unsigned(value)))
-SHIM_ATOMIC(atomicSub, unsigned, old - value)
-SHIM_ATOMIC(atomicExch, float, value)
+SHIM_ATOMIC(atomicMin, int, old < value ? old : value)
+SHIM_ATOMIC(atomicMin, long long, old < value ? old : value)
+SHIM_ATOMIC(atomicMax, int, old > value ? old : value)
+SHIM_ATOMIC(atomicMax, long long, old > value ? old : value)
 #undef SHIM_ATOMIC
-#undef SHIM_ATOMIC_INTEGER
 
 // Arithmetic that is never fused: the compiler cannot look through SHIM_OPAQUE.
 #if defined(__x86_64__)
@@ -242,45 +205,20 @@ SHIM_ROUNDED(__fsub_rn, float, -)
 SHIM_ROUNDED(__fmul_rn, float, *)
 SHIM_ROUNDED(__fdiv_rn, float, /)
 #undef SHIM_ROUNDED
-inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline double __dsqrt_rn(double a) { return sqrt(a); }
-inline float __fsqrt_rn(float a) { return sqrtf(a); }
-// Rounding up, down and towards zero.
-#define SHIM_DIRECTED(T, letter, suffix)                                                             \
-    T __##letter##add_##suffix(T a, T b);                                                            \
-    T __##letter##sub_##suffix(T a, T b);                                                            \
-    T __##letter##mul_##suffix(T a, T b);                                                            \
-    T __##letter##div_##suffix(T a, T b);                                                            \
-    T __##letter##sqrt_##suffix(T a);
-SHIM_DIRECTED(float, f, ru)
-SHIM_DIRECTED(float, f, rd)
-SHIM_DIRECTED(float, f, rz)
-SHIM_DIRECTED(double, d, ru)
-SHIM_DIRECTED(double, d, rd)
-SHIM_DIRECTED(double, d, rz)
-#undef SHIM_DIRECTED
-float __fmaf_ru(float a, float b, float c);
-float __fmaf_rd(float a, float b, float c);
-float __double2float_ru(double a);
-float __double2float_rd(double a);
-float __double2float_rz(double a);
-inline float __double2float_rn(double a) { return float(a); }
+inline float __double2float_ru(double a) {
+    const float near = float(a);
+    return double(near) < a ? nextafterf(near, INFINITY) : near;
+}
 inline long long __double2ll_rn(double a) { return llrint(a); }
-inline int __float2int_rn(float a) { return int(lrintf(a)); }
 
 using std::isfinite;
-using std::isinf;
-using std::isnan;
 #define SHIM_MINMAX(T)                                     \
     inline T min(T a, T b) { return b < a ? b : a; }       \
     inline T max(T a, T b) { return a < b ? b : a; }
 SHIM_MINMAX(int)
 SHIM_MINMAX(unsigned)
-SHIM_MINMAX(long)
-SHIM_MINMAX(unsigned long)
 SHIM_MINMAX(long long)
-SHIM_MINMAX(unsigned long long)
 #undef SHIM_MINMAX
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
@@ -288,14 +226,8 @@ inline double min(double a, double b) { return fmin(a, b); }
 inline double max(double a, double b) { return fmax(a, b); }
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
-inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)(x)) : 64; }
-inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
-    return unsigned(((uint64_t(high) << 32 | low) << (shift & 31)) >> 32);
-}
 
 #define SHIM_BITS(name, To, From)                                                                    \
     inline To name(From value) {                                                                     \
@@ -305,18 +237,10 @@ inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
         return result;                                                                               \
     }
 SHIM_BITS(__float_as_uint, unsigned, float)
-SHIM_BITS(__float_as_int, int, float)
 SHIM_BITS(__uint_as_float, float, unsigned)
-SHIM_BITS(__int_as_float, float, int)
 SHIM_BITS(__double_as_longlong, long long, double)
 SHIM_BITS(__longlong_as_double, double, long long)
 #undef SHIM_BITS
-
-template <class T> inline T __ldg(const T* address) { return *address; }
-template <class T> inline T __ldcg(const T* address) { return *address; }
-template <class T> inline T __ldcs(const T* address) { return *address; }
-template <class T> inline void __stcg(T* address, T value) { *address = value; }
-template <class T> inline void __stcs(T* address, T value) { *address = value; }
 
 // primitives.cuh, the part with a body for the GPU only.
 #define MULTITOK_DYNAMIC_SHARED(name) unsigned char* name = static_cast<unsigned char*>(shim::dynamic_shared())

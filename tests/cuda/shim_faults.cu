@@ -66,6 +66,11 @@ __global__ void arithmetic(const double* in, double* out) {
     out[2] = __double2float_ru(in[3]);
 }
 
+// out[i]: when thread i came.
+__global__ void tickets(int* next, int* out) {
+    out[blockIdx.x * blockDim.x + threadIdx.x] = atomicAdd(next, 1);
+}
+
 // Two lanes share each word, but no bytes: nothing needs an order.
 __global__ void halves_of_words(bfloat16_bits* out) {
     __shared__ bfloat16_bits tile[32];

@@ -33,9 +33,6 @@ struct Fiber {
     const char* where = "";             // what it waits in
     const void* code = nullptr;         // address of that call
     int line = 0;                       // of the barrier
-    Vote vote = kCount;
-    bool predicate = false;
-    int result = 0;
     unsigned mask = 0;                  // of the warp function
     bool needs_whole_warp = false;
     void (*combine)(Fiber* warp, unsigned members) = nullptr;

@@ -8,36 +8,30 @@
 
 namespace shim {
 
-int barrier(int line, Vote vote, int predicate) {
+void barrier(int line) {
     Fiber& f = *machine.now;
     f.where = "__syncthreads", f.line = line, f.code = __builtin_return_address(0);
-    f.vote = vote, f.predicate = predicate != 0;
     f.state = State::kAtBarrier;
     let_others_run();
-    return f.result;
 }
 
 // All threads that have not ended wait in __syncthreads: they go on. Called by the scheduler.
 void release_barrier() {
     const Fiber* first = nullptr;
-    int count = 0, all = 1;
     for (const Fiber& f : machine.fibers) {
         if (f.state != State::kAtBarrier) continue;
         if (!first) first = &f;
-        if (f.line != first->line || f.vote != first->vote) {
+        if (f.line != first->line) {
             machine.failed = true;
             machine.message = "threads of a block meet in different __syncthreads: " + threads_now();
             machine.failed_at = f.code;
             return;
         }
-        count += f.predicate, all &= f.predicate;
     }
     machine.barrier = ++machine.event;
     machine.counters.barriers++;
     for (Fiber& f : machine.fibers) {
-        if (f.state != State::kAtBarrier) continue;
-        f.state = State::kReady;
-        f.result = f.vote == kCount ? count : f.vote == kAnd ? all : count != 0;
+        if (f.state == State::kAtBarrier) f.state = State::kReady;
     }
 }
 
@@ -151,16 +145,6 @@ void combine_ballot(Fiber* warp, unsigned members) {
     }
 }
 
-void combine_match(Fiber* warp, unsigned members) {
-    for (unsigned l = 0; l < kWarp; l++) {
-        unsigned same = 0;
-        for (unsigned i = 0; members >> l & 1 && i < kWarp; i++) {
-            if (members >> i & 1 && memcmp(warp[l].input, warp[i].input, 8) == 0) same |= 1u << i;
-        }
-        if (members >> l & 1) *static_cast<unsigned*>(warp[l].output) = same;
-    }
-}
-
 // Tile m of 8x8 16-bit values: row r at the address of lane 8 m + r; lane l receives columns 2 (l % 4) and + 1 of row
 // l / 4. Eight rows in the same banks of shared memory would be read one after the other, so conflicts are counted.
 void combine_ldmatrix(Fiber* warp, unsigned) {
@@ -250,14 +234,6 @@ unsigned ballot(unsigned mask, bool predicate) {
     unsigned votes = 0;
     meet("a vote", mask, &predicate, &votes, false, combine_ballot, __builtin_return_address(0));
     return votes;
-}
-
-unsigned match_any(unsigned mask, const void* value, unsigned bytes) {
-    unsigned char input[8] = {};
-    unsigned same = 0;
-    memcpy(input, value, bytes);
-    meet("__match_any_sync", mask, input, &same, false, combine_match, __builtin_return_address(0));
-    return same;
 }
 
 void ldmatrix_x4(unsigned* tiles, const void* row) {

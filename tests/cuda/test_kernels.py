@@ -74,6 +74,20 @@ def test_every_shape(count: int, size: int, dim: int, k: int, metric: str, kind:
     check_search(device(seed), vectors, codes, metric, k, by=plan(path, k))
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "dim", "metric", "k"),
+    [(300, 40, 3, "l2", 1), (70, 300, 40, "l2", 1), (140, 260, 100, "cosine", 4), (5, 700, 20, "dot", 16)],
+)
+def test_plans_of_its_own_choice(count: int, size: int, dim: int, metric: str, k: int) -> None:
+    vectors, codes = data.make("clustered", count, size, dim)
+    for properties in (
+        {"multiprocessors": 1},
+        {"multiprocessors": 7, "shared_bytes": 99 * 1024},
+        {"capability": (7, 5)},
+    ):
+        check_search(device(seed=k, **properties), vectors, codes, metric, k)
+
+
 @pytest.mark.parametrize(("count", "size", "dim"), [(1, 1, 1), (1, 1, 40), (129, 129, 33), (128, 128, 32), (3, 2, 65)])
 @pytest.mark.parametrize("path", ["f32", "mma-128x128", "mma-narrow"])
 def test_tails(path: str, count: int, size: int, dim: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.cuda import host_module
 from tests.cuda.host_module import HostModule, KernelFault, LaunchError
 
 SOURCE = Path(__file__).parent / "shim_faults.cu"
@@ -107,11 +108,23 @@ def test_threads_may_share_a_word_but_no_byte(seed: int) -> None:
     assert out.tolist() == list(range(2, 34))
 
 
+def test_seeds_change_the_order_of_threads_and_blocks() -> None:
+    orders = []
+    for seed in [*range(16), 5]:
+        out = ints(192)
+        launch("tickets", ints(1), out, block=64, grid=3, seed=seed)
+        assert sorted(out.tolist()) == list(range(192))
+        orders.append(tuple(out.tolist()))
+    assert orders[0] == tuple(range(192))
+    assert orders[-1] == orders[5]
+    assert len(set(orders)) >= 14
+
+
 def test_contraction_is_as_in_nvcc() -> None:
     given = torch.tensor([1 + 2.0**-30, 1 - 2.0**-30, -1.0, 1 + 2.0**-50], dtype=torch.float64)
     out = torch.zeros(3, dtype=torch.float64)
     launch("arithmetic", given, out, block=1)
-    if " fma " in Path("/proc/cpuinfo").read_text():
+    if host_module.has_fma():
         assert out[0] == -(2.0**-60)
     assert out[1] == 0
     assert out[2] == 1 + 2.0**-23
@@ -174,6 +187,18 @@ def test_the_shim_runs_on_after_a_fault() -> None:
     test_atomics(0)
 
 
+@pytest.mark.slow
+def test_fibers_without_assembly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on processors other than x86-64."""
+    monkeypatch.setattr(host_module, "RUNTIME_FLAGS", (*host_module.RUNTIME_FLAGS, "-DSHIM_UCONTEXT"))
+    for seed in SEEDS:
+        test_blocks_barriers_and_shared_memory(seed)
+        test_mma_with_operands_from_ldmatrix_and_cp_async(seed)
+    with pytest.raises(KernelFault, match="different __syncthreads"):
+        launch("half_a_barrier", ints(64), block=64)
+    test_atomics(1)
+
+
 def test_all_kernels_are_tried() -> None:
     right = {
         "reverse_blocks",
@@ -181,10 +206,10 @@ def test_all_kernels_are_tried() -> None:
         "multiply",
         "count_all",
         "rotate_in_warp",
+        "tickets",
         "halves_of_words",
-        "arithmetic",
     }
-    assert right | {fault[0] for fault in FAULTS} == set(KERNELS)
+    assert right | {"arithmetic"} | {fault[0] for fault in FAULTS} == set(KERNELS)
 
 
 REFUSED: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
