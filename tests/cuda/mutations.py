@@ -80,7 +80,7 @@ def _levels() -> None:
 
 F32 = _search("f32", "gaussian")
 F32_FULL = _search("f32", "neighbours", count=20, capacity=1)
-F32_CLOSE = _search("f32", "neighbours")
+F32_CLOSE = _search("f32", "neighbours", metric="dot")
 F32_TOP = _search("f32", "neighbours", count=20, k=5)
 DOT = _search("f32", "gaussian", metric="dot", double=True)
 MMA = _search("mma-128x128", "gaussian", dim=40)
@@ -143,19 +143,23 @@ MUTATIONS = [
     ),
     Mutation(
         "mma: groups not closed", MMA_RING, "nearest_mma.cu",
-        "    copy_async_commit();\n}", "}",
+        "        copy_async_commit();\n    }", "    }",
     ),
     Mutation(
         "mma: reads the wrong stage", MMA, "nearest_mma.cu",
-        "    int stage = 0;\n", "    int stage = 1;\n",
+        "    int stage = 0;\n    for (int tile", "    int stage = 1;\n    for (int tile",
     ),
     Mutation(
         "mma: fetches into a stage in use", MMA_RING, "nearest_mma.cu",
-        "fetch.stage + 1 == kStages ?", "fetch.stage + 1 == kStages - 1 ?",
+        "kStages ? 0 : stage + 1;\n        }\n        copy", "kStages - 1 ? 0 : stage + 1;\n        }\n        copy",
     ),
     Mutation(
         "mma: half norms fetched for the first tile only", MMA, "nearest_mma.cu",
-        "fetch.half_norms + first_code + 4", "fetch.half_norms + 4",
+        "half_norms += Shape::kCodes;", "",
+    ),
+    Mutation(
+        "mma: the next tile starts amid the vectors", MMA_RING, "nearest_mma.cu",
+        "vectors -= padded_dim;", "",
     ),
     # Fragments.
     Mutation(
