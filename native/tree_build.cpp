@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -26,7 +26,8 @@ int64_t room_of(int64_t level) {
 // Puts the codes in kd order.
 class Order {
   public:
-    Order(const Book& book, TreeBook* tree) : dim_(book.dim), rows_(book.rows.data()), tree_(tree), order_(book.size) {
+    Order(const Book& book, TreeBook* tree)
+        : dim_(book.dim), rows_(book.rows.data()), tree_(tree), order_(book.size), keys_(book.size) {
         std::iota(order_.begin(), order_.end(), 0);
     }
 
@@ -49,26 +50,57 @@ class Order {
     // Orders the codes [first, last) so that those before `middle` come before the others in the widest dimension.
     void cut(int64_t first, int64_t middle, int64_t last) {
         const float* column = rows_ + widest(first, last);
-        std::nth_element(order_.begin() + first, order_.begin() + middle, order_.begin() + last,
-                         [column, dim = dim_](int32_t a, int32_t b) {
-                             const float x = column[a * dim], y = column[b * dim];
-                             return x < y || (x == y && a < b);
-                         });
+        for (int64_t i = first; i < last; i++) keys_[i] = key_of(column[order_[i] * dim_], order_[i]);
+        select(first, middle, last);
+        for (int64_t i = first; i < last; i++) order_[i] = static_cast<int32_t>(keys_[i] & 0xffffffff);
     }
 
-    // The dimension in which the codes vary most. Any would be right; this gives tight boxes.
+    // Brings the middle - first smallest of the keys [first, last), which all differ, to the front: as std::nth_element,
+    // without branches to guess, which is twice as fast.
+    void select(int64_t first, int64_t middle, int64_t last) {
+        uint64_t* keys = keys_.data();
+        while (first < middle && middle < last) {
+            random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+            const int64_t count = last - first, skip = static_cast<int64_t>((random_ >> 33) % static_cast<uint64_t>(count));
+            const uint64_t a = keys[first], b = keys[first + skip], c = keys[last - 1];
+            const uint64_t pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
+            int64_t front = first;
+            for (int64_t i = first; i < last; i++) {
+                const uint64_t key = keys[i];
+                keys[i] = keys[front];
+                keys[front] = key;
+                front += key < pivot;
+            }
+            (middle < front ? last : first) = front;  // unchanged where the pivot is the least: try another
+        }
+    }
+
+    // Integers in the order of the values, equal values in that of the codes.
+    static uint64_t key_of(float value, int32_t code) {
+        uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        bits ^= bits >> 31 ? 0xffffffff : 0x80000000;
+        return static_cast<uint64_t>(bits) << 32 | static_cast<uint32_t>(code);
+    }
+
+    // The dimension in which the codes vary most, judged by 500 to 1000 of them. Any would be right; this gives tight
+    // boxes.
     int64_t widest(int64_t first, int64_t last) const {
+        const int64_t step = std::max<int64_t>((last - first) / 500, 1);
+        const float* start = rows_ + order_[first] * dim_;
+        double sums[kTreeDims] = {}, squares[kTreeDims] = {};
+        for (int64_t i = first; i < last; i += step) {
+            const float* row = rows_ + order_[i] * dim_;
+            for (int64_t d = 0; d < dim_; d++) {
+                const double off = static_cast<double>(row[d]) - static_cast<double>(start[d]);
+                sums[d] += off;
+                squares[d] += off * off;
+            }
+        }
         int64_t best = 0;
         double most = -1;
         for (int64_t d = 0; d < dim_; d++) {
-            const double start = rows_[order_[first] * dim_ + d];
-            double sum = 0, squares = 0;
-            for (int64_t i = first; i < last; i++) {
-                const double off = rows_[order_[i] * dim_ + d] - start;
-                sum += off;
-                squares += off * off;
-            }
-            const double spread = squares - sum * (sum / static_cast<double>(last - first));
+            const double spread = squares[d] - sums[d] * (sums[d] / static_cast<double>(divide_up(last - first, step)));
             if (spread > most) {
                 most = spread;
                 best = d;
@@ -81,6 +113,8 @@ class Order {
     const float* rows_;
     TreeBook* tree_;
     std::vector<int32_t> order_;
+    std::vector<uint64_t> keys_;
+    uint64_t random_ = 1;
 };
 
 // Lowest and highest values of nodes, [nodes][D]; infinite for nodes that hold no code.
