@@ -102,11 +102,13 @@ static void definition(const Book& book, const double* x, const Value* lanes, in
     store(out + 8, high);
     if (book.metric == MT_L2) return;
     for (int64_t lane = 0; lane < kGroup; lane++) {
-        // inf - inf, which only float64 values near the end of the range can give, counts as farthest.
-        out[lane] = out[lane] == out[lane] ? out[lane] : __builtin_inf();
-        if (book.metric == MT_DOT) continue;
-        const double norm = book.norms[group * kGroup + lane];
-        out[lane] = norm > 0 ? out[lane] / norm : 0;
+        double d = out[lane];
+        if (book.metric == MT_COSINE) {
+            const double norm = book.norms[group * kGroup + lane];
+            d = norm > 0 ? d / norm : 0;
+        }
+        // inf - inf and inf / inf, which only float64 values near the end of the range can give, count as farthest.
+        out[lane] = d == d ? d : __builtin_inf();
     }
 }
 
