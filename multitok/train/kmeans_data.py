@@ -172,15 +172,14 @@ class Blocks:
 def unit(vectors: Floats) -> Floats:
     """[N, D] each vector scaled to length 1, zero stays zero; float32, or float64 where `vectors` are.
 
-    Not finite values come out not finite.
+    A vector that is not finite stays as it is.
     """
     wide = vectors.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        largest = np.abs(wide).max(axis=1, keepdims=True)
-        wide /= np.where(largest == 0, 1, largest)  # else the squares might overflow
-        # accumulate, unlike sum, promises the order of its additions.
-        lengths = np.sqrt(np.add.accumulate(np.square(wide), axis=1)[:, -1:])
-        wide /= np.where(lengths == 0, 1, lengths)
+    largest = np.abs(wide).max(axis=1, keepdims=True)
+    wide /= np.where((largest > 0) & np.isfinite(largest), largest, 1)  # else the squares might overflow
+    # accumulate, unlike sum, promises the order of its additions.
+    lengths = np.sqrt(np.add.accumulate(np.square(wide), axis=1)[:, -1:])
+    wide /= np.where((lengths > 0) & np.isfinite(lengths), lengths, 1)
     return wide.astype(np.float64 if vectors.dtype == np.float64 else np.float32)
 
 
@@ -270,7 +269,8 @@ def _safetensors(path: Path) -> Iterator[Floats]:
                     f"{path}: tensor {names[0]!r} is {tensor.get_dtype()} {tensor.get_shape()}: give F16, F32 or F64 "
                     "[N, D]"
                 )
-            for start in range(0, tensor.get_shape()[0], FILE_VECTORS):
-                yield tensor[start : start + FILE_VECTORS]
+            count = tensor.get_shape()[0]
+            for start in range(0, count, FILE_VECTORS):
+                yield tensor[start : min(start + FILE_VECTORS, count)]  # safetensors does not cut a slice short
     except SafetensorError as error:
         raise InputError(f"{path}: not a safetensors file ({error})") from error
