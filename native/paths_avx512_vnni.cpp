@@ -141,7 +141,7 @@ class StrikeByWords {
             const __m512i x = _mm512_maskz_loadu_epi32(part, scratch_.row.data() + w);
             unrolled<16>(MT_EACH(k) {
                 const __m512i c = _mm512_maskz_loadu_epi32(part, codes + k.value * words + w);
-                MT_DOT("vpdpwssd", sum[k.value], x, c);
+                sum[k.value] = Words16::dot(sum[k.value], x, c);
             });
         }
         Float16 turned[16];
