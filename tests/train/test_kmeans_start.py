@@ -14,13 +14,19 @@ from multitok.train.kmeans import train_kmeans
 from tests.train.kmeans_reference import inertia
 
 
+def squared(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances between all rows of the two."""
+    distances: NDArray[np.float64] = ((left[:, None] - right) ** 2).sum(axis=2)
+    return distances
+
+
 def probabilities(points: NDArray[np.float64], size: int) -> dict[tuple[int, ...], float]:
     """Of each sequence of codes, by the definition of k-means++."""
     found = {}
     for chosen in itertools.permutations(range(len(points)), size):
         probability = 1 / len(points)
         for n in range(1, size):
-            distances = ((points[:, None] - points[list(chosen[:n])]) ** 2).sum(axis=2).min(axis=1)
+            distances = squared(points, points[list(chosen[:n])]).min(axis=1)
             probability *= distances[chosen[n]] / distances.sum()
         found[chosen] = probability
     return found
@@ -30,6 +36,7 @@ def probabilities(points: NDArray[np.float64], size: int) -> dict[tuple[int, ...
 def test_codes_are_drawn_as_k_means_plus_plus_says(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Small parts: between two updates of the distances, codes are accepted against older and newer ones.
     monkeypatch.setattr(kmeans_start, "PART", part)
+    monkeypatch.setattr(kmeans_start, "_distance", lambda codes, vectors, _: squared(vectors, codes).min(axis=1))
     points = np.array([[0, 0], [1, 0], [0, 3], [7, 1], [7, 2]], np.float64)
     draws = 3000
     seen = Counter(
