@@ -206,7 +206,7 @@ class TorchCodebook:
         if self._metric == "cosine":
             lengths = self._lengths[code]
             total = torch.where(lengths == 0, 0.0, total / lengths)
-        # Adding 0 turns -0 into 0, which sorts would tell apart.
+        # Adding 0 turns -0 into 0: sorts on a GPU may tell them apart.
         return total.nan_to_num_(nan=math.inf, posinf=math.inf, neginf=-math.inf).add_(0.0)
 
     def _lift(self, block: torch.Tensor) -> _Lifted:
