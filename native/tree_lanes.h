@@ -117,7 +117,8 @@ MT_INLINE int64_t write_bits(uint32_t bits, uint32_t first, uint32_t* to) {
     int64_t count = 0;
     for (int half = 0; half < 2; half++, bits >>= 8, first += 8) {
         const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kBitPlaces.of[bits & 255]));
-        const __m256i all = _mm256_add_epi32(_mm256_cvtepu8_epi32(places), _mm256_set1_epi32(static_cast<int32_t>(first)));
+        const __m256i base = _mm256_set1_epi32(static_cast<int32_t>(first));
+        const __m256i all = _mm256_add_epi32(_mm256_cvtepu8_epi32(places), base);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + count), all);
         count += __builtin_popcount(bits & 255);
     }

@@ -14,20 +14,20 @@
 //   box <= B of the boxes it holds. What is skipped because B > limit has S > limit.
 //
 //   Limit. Let b be the least S and let no S overflow. Each term of S carries 2 roundings of a difference and at most D
-//   of squares and sums: S = T (1 + t) + e with (1 - u)^(D + 2) <= 1 + t <= (1 + u)^(D + 2) and |e| <= D 2^-125 for what
-//   underflows, also where the processor flushes denormals (values and differences flushed from under 2^-126 change a
-//   square by less than 2^-32 of it or by less than 2^-200). The definition F, in float64 and without underflow or overflow for such
-//   values, is T (1 + f), |f| <= (D + 3) 2^-53. If the code of b has F0, T0 and the winner has F <= F0, then
-//   T <= T0 (1 + |f|) / (1 - |f|), so the winner has
+//   of squares and sums: S = T (1 + t) + e with (1 - u)^(D + 2) <= 1 + t <= (1 + u)^(D + 2), and |e| <= D 2^-125 for
+//   what underflows, also where the processor flushes denormals (values and differences flushed from under 2^-126
+//   change a square by less than 2^-32 of it or by less than 2^-200). The definition F, in float64 and without
+//   underflow or overflow for such values, is T (1 + f), |f| <= (D + 3) 2^-53. If the code of b has F0, T0 and the
+//   winner has F <= F0, then T <= T0 (1 + |f|) / (1 - |f|), so the winner has
 //       S <= ((1 + u) / (1 - u))^(D + 2) (1 + 3 |f|) (b + |e|) + |e|  <=  b (1 + 2 (D + 3) u) + 3 |e|,   D <= 16.
 //   limit(b) = b (1 + 2 (D + 4) u) + D 2^-120, one operation rounded once, is larger than that. It never falls when b
 //   grows, so a code that can win is within every limit on the way. If just one code is within the last limit, it is
 //   the answer; otherwise all those within it are compared by the definition, lowest index first.
 //
 //   Overflow. S is then infinite, which only makes it too large. If limit(b) is finite, the winner's S, in arithmetic
-//   without end of range, is at most that, so none of its differences, squares and sums, which only grow, overflowed. If
-//   it is not, every code is compared by the definition; until the end its place is taken by the largest float, so that
-//   empty lanes and boxes, which lie at infinity (x - inf squares to inf, no NaN arises), are never within a limit.
+//   without end of range, is at most that, so none of its differences, squares and sums, which only grow, overflowed.
+//   If it is not, every code is compared by the definition; until the end its place is taken by the largest float, so
+//   that empty lanes and boxes, which lie at infinity (x - inf squares to inf, no NaN arises), are never within a limit.
 #include "tree.h"
 #include "tree_lanes.h"
 
@@ -246,7 +246,7 @@ struct TreeSearch {
         }
     }
 
-    // As defined: terms in the order of D, each operation rounded to float64 (contraction is off in all of the library).
+    // As defined: terms in the order of D, each operation rounded to float64 (no contraction in all of the library).
     MT_INLINE double distance_to(int64_t row, int64_t to) const {
         const float* code = codes_of(to / kGroup) + to % kGroup;
         double sum = 0;
