@@ -55,8 +55,8 @@ class Order {
         for (int64_t i = first; i < last; i++) order_[i] = static_cast<int32_t>(keys_[i] & 0xffffffff);
     }
 
-    // Brings the middle - first smallest of the keys [first, last), which all differ, to the front. As std::nth_element,
-    // without branches to guess, which is nearly twice as fast.
+    // Brings the middle - first smallest of the keys [first, last), which all differ, to the front: std::nth_element
+    // without branches to guess, nearly twice as fast.
     void select(int64_t first, int64_t middle, int64_t last) {
         uint64_t* keys = keys_.data();
         while (first < middle && middle < last) {

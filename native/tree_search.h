@@ -27,7 +27,7 @@
 //   Overflow. S is then infinite, which only makes it too large. If limit(b) is finite, the winner's S, in arithmetic
 //   without end of range, is at most that, so none of its differences, squares and sums, which only grow, overflowed.
 //   If it is not, every code is compared by the definition; until the end its place is taken by the largest float, so
-//   that empty lanes and boxes, which lie at infinity (x - inf squares to inf, no NaN arises), are never within a limit.
+//   that empty lanes and boxes, which lie at infinity (x - inf squares to inf, no NaN arises), are never within it.
 #include "tree.h"
 #include "tree_lanes.h"
 
