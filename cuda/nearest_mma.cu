@@ -94,6 +94,28 @@ struct Fetch {
     }
 };
 
+// Waits for the oldest slice under way. Nobody reads the one before it any more then, so its stage may be filled again.
+__device__ __forceinline__ void await_slice() {
+    copy_async_wait<kStages - 2>();
+    __syncthreads();
+}
+
+// Sets the warp's sums to the -h of their codes, which came with the tile's first slice.
+template <typename Shape>
+__device__ __forceinline__ void start_sums(float (&sums)[4][8][4], const unsigned char* stage, int code_warp) {
+    const float* h = reinterpret_cast<const float*>(stage + Shape::kStageRows * kSlicePitch * 2);
+    h += code_warp * kSide + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        const float2 two = *reinterpret_cast<const float2*>(h + 8 * j);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            sums[i][j][0] = sums[i][j][2] = -two.x;
+            sums[i][j][1] = sums[i][j][3] = -two.y;
+        }
+    }
+}
+
 // sums[i][j] += vectors 16 i .. 16 i + 15 times codes 8 j .. 8 j + 7, over one slice. `vectors` and `codes` point to
 // the warp's first row; rows of vectors are `vector_pitch` values apart.
 __device__ __forceinline__ void multiply_slice(float (&sums)[4][8][4], const bfloat16_bits* vectors, int vector_pitch,
@@ -206,25 +228,12 @@ nearest_mma(const bfloat16_bits* __restrict__ vectors, const float* __restrict__
     float* warp_scratch = scratch + warp * kOctet * kScorePitch<kSide>;
     int stage = 0;
     for (int tile = 0; tile < own_tiles; tile++) {
+        await_slice();
         float sums[4][8][4];
-        for (int first_dim = 0; first_dim < padded_dim; first_dim += kSlice) {
-            copy_async_wait<kStages - 2>();
-            __syncthreads();  // the slice has come for all, and nobody reads the stage before it any more
+        start_sums<Shape>(sums, stages + stage * Shape::kStageBytes, code_warp);
+        for (int first_dim = 0;;) {
             fetch.next(stages);
             const bfloat16_bits* rows = reinterpret_cast<const bfloat16_bits*>(stages + stage * Shape::kStageBytes);
-            if (first_dim == 0) {
-                const float* h = reinterpret_cast<const float*>(rows + Shape::kStageRows * kSlicePitch);
-                h += code_warp * kSide + threadIdx.x % 4 * 2;
-#pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    const float2 two = *reinterpret_cast<const float2*>(h + 8 * j);
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        sums[i][j][0] = sums[i][j][2] = -two.x;
-                        sums[i][j][1] = sums[i][j][3] = -two.y;
-                    }
-                }
-            }
             const bfloat16_bits* warp_codes = rows + code_warp * kSide * kSlicePitch;
             if (RESIDENT) {
                 const bfloat16_bits* warp_vectors = resident + row_warp * kSide * resident_pitch;
@@ -233,6 +242,9 @@ nearest_mma(const bfloat16_bits* __restrict__ vectors, const float* __restrict__
                 multiply_slice(sums, rows + (Shape::kCodes + row_warp * kSide) * kSlicePitch, kSlicePitch, warp_codes);
             }
             stage = stage + 1 == kStages ? 0 : stage + 1;
+            first_dim += kSlice;
+            if (first_dim == padded_dim) break;
+            await_slice();
         }
         collect_tile(sums, lists, first_list, row_tolerances + row_warp * kSide, warp_scratch,
                      (first_tile + tile) * Shape::kCodes + code_warp * kSide);

@@ -32,7 +32,7 @@ VALUE_NAMES = {torch.float32: "float", torch.float64: "double"}
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NONE_BAD = 2**63 - 1
 # Warps along the vectors, warps along the codes, whether the vectors stay in shared memory: see cuda/nearest_mma.cu.
-MMA_TILES = ((4, 2, True), (2, 2, True), (2, 2, False), (2, 1, False))
+MMA_TILES = ((4, 2, True), (2, 2, True), (2, 2, False), (2, 1, False), (4, 2, False))
 
 
 def mma_kernel(tile: tuple[int, int, bool]) -> str:

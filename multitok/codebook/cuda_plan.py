@@ -5,8 +5,9 @@ The rule, by arithmetic only (nothing here is tuned by measurement):
 1. `small`, one fused kernel in float32: l2, k = 1, D <= 16, values within float32, and either enough vectors to fill
    the device or a codebook of at most 4,096 codes, which one block gets through quickly.
 2. `mma`, bfloat16 on tensor cores: compute capability 8.0 or newer, D > 16, at least 256 codes and 64 vectors, and a
-   tile fits into shared memory. Of the tiles that fit, the first of: 256 x 128 with the vectors resident, where there
-   are vectors for a block on every multiprocessor; 128 x 128 resident; 128 x 128; 128 x 64.
+   tile fits into shared memory. With enough vectors for 256 on every multiprocessor, the first tile that gives eight
+   warps there: 256 x 128 with the vectors resident, two blocks of 128 x 128 resident, 256 x 128. Otherwise the first
+   that fits of 128 x 128 resident, 128 x 128, 128 x 64.
 3. `f32` otherwise.
 
 Where fewer blocks of vectors than multiprocessors are left, the codebook is cut into parts that are searched at once.
@@ -19,14 +20,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from multitok.codebook.cuda_launch import MMA_TILES, SMALL_DIMS, TENSOR_CORE_CAPABILITY, Device
+from multitok.codebook.cuda_launch import SMALL_DIMS, TENSOR_CORE_CAPABILITY, Device
 
-WORKSPACE_BYTES = 2**28
+WORKSPACE_BYTES = 2**29
 SMALL_CODEBOOK_SIZE = 4096
 SMALL_VECTORS_PER_BLOCK = 256
 MMA_LEAST_CODES, MMA_LEAST_VECTORS = 256, 64
 # Vectors and codes of one warp of the tensor-core kernel; of a block of the float32 kernel.
 MMA_SIDE, F32_SIDE = 64, 128
+# Tiles in the order of the rule, and how many blocks have to fit on a multiprocessor together.
+WIDE_TILES = (((4, 2, True), 1), ((2, 2, True), 2), ((4, 2, False), 1))
+TILES = (((2, 2, True), 1), ((2, 2, False), 1), ((2, 1, False), 1))
+WIDE_VECTORS = 256
+# Shared memory that the system takes for each block.
+RESERVED_BYTES = 1024
 # Dimensions are padded to whole slices.
 MMA_SLICE, F32_SLICE = 32, 8
 # Parts of the codebook in a second look, whose number of vectors is not known beforehand.
@@ -121,15 +128,22 @@ def plan_search(device: Device, *, count: int, size: int, dim: int, nearest: int
         and size >= MMA_LEAST_CODES
         and count >= MMA_LEAST_VECTORS
     )
-    if mma and not small:
-        capacity = 8 if nearest == 1 else nearest + 16
-        for tile in MMA_TILES:
-            candidate = Pass(tile, capacity, 1)
-            fills = count >= device.multiprocessors * candidate.rows
-            if candidate.shared_bytes(dim) <= device.shared_bytes and (fills or tile != MMA_TILES[0]):
-                second = f32_pass(nearest, parts=min(SECOND_LOOK_PARTS, _tiles(size, F32_SIDE)))
-                return _cut(device, candidate, second, count, size, dim, small=False)
+    first = _mma_pass(device, count, dim, nearest) if mma and not small else None
+    if first is not None:
+        second = f32_pass(nearest, parts=min(SECOND_LOOK_PARTS, _tiles(size, F32_SIDE)))
+        return _cut(device, first, second, count, size, dim, small=False)
     return _cut(device, f32_pass(nearest, parts=1), None, count, size, dim, small=small)
+
+
+def _mma_pass(device: Device, count: int, dim: int, nearest: int) -> Pass | None:
+    """The tensor-core pass by the rule above; None where no tile fits."""
+    capacity = 8 if nearest == 1 else nearest + 16
+    wide = count >= device.multiprocessors * WIDE_VECTORS
+    for tile, together in (WIDE_TILES if wide else ()) + TILES:
+        search = Pass(tile, capacity, 1)
+        if together * (search.shared_bytes(dim) + RESERVED_BYTES) <= device.shared_bytes + RESERVED_BYTES:
+            return search
+    return None
 
 
 def f32_pass(nearest: int, *, parts: int) -> Pass:
