@@ -12,11 +12,10 @@ from tests.codebook import reference
 from tests.cuda.host_device import HostDevice
 
 ROWS_AT_ONCE = 2**20
+# "mma-256x128": vectors and codes of a block; "-ring" where the vectors come through shared memory with the codes.
 TILE_NAMES = {
-    "mma-256x128": MMA_TILES[0],
-    "mma-128x128": MMA_TILES[1],
-    "mma-ring": MMA_TILES[2],
-    "mma-narrow": MMA_TILES[3],
+    f"mma-{64 * rows}x{64 * codes}{'' if resident else '-ring'}": (rows, codes, resident)
+    for rows, codes, resident in MMA_TILES
 }
 
 

@@ -85,7 +85,7 @@ F32_TOP = _search("f32", "neighbours", count=20, k=5)
 DOT = _search("f32", "gaussian", metric="dot", double=True)
 MMA = _search("mma-128x128", "gaussian", dim=40)
 MMA_CLOSE = _search("mma-128x128", "neighbours", dim=40)
-MMA_RING = _search("mma-ring", "gaussian", dim=70)
+MMA_RING = _search("mma-128x128-ring", "gaussian", dim=70)
 MMA_FULL = _search("mma-128x128", "clustered", count=70, capacity=3)
 SMALL = _search("small", "gaussian", count=100, dim=4)
 SMALL_CLOSE = _search("small", "neighbours", count=100, dim=4)
@@ -106,7 +106,7 @@ MUTATIONS = [
     ),
     Mutation(
         "mma: no barrier between slices", MMA, "nearest_mma.cu",
-        "__syncthreads();  // the slice has come", "// the slice has come",
+        "copy_async_wait<kStages - 2>();\n    __syncthreads();", "copy_async_wait<kStages - 2>();",
     ),
     Mutation(
         "mma: scores read before all lanes wrote them", MMA, "nearest_mma.cu",

@@ -90,7 +90,7 @@ def test_arrays_that_are_too_short_are_caught() -> None:
         launch_measure(arguments)
 
 
-@pytest.mark.parametrize("path", ["f32", "mma-128x128", "mma-ring"])
+@pytest.mark.parametrize("path", ["f32", "mma-128x128", "mma-128x128-ring"])
 def test_too_little_shared_memory_is_caught(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So what `Pass.shared_bytes` computes is what the kernel lays out, but for the padding of the last row."""
     vectors, codes = data.make("gaussian", 130, 130, 40)
@@ -161,7 +161,7 @@ def test_modules_are_compiled_once_and_only_where_needed() -> None:
 # ---- Pieces ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["f32", "mma-narrow", "small"])
+@pytest.mark.parametrize("path", ["f32", "mma-128x64-ring", "small"])
 def test_many_vectors_are_searched_in_pieces(path: str) -> None:
     vectors, codes = data.make("gaussian", 500, 20, 6)
     device = HostDevice()
@@ -169,7 +169,7 @@ def test_many_vectors_are_searched_in_pieces(path: str) -> None:
     device.launched.clear()
     book.search(vectors, 1, plan=plan(path, rows_at_once=128))
     proposing = [name for name in device.launched if name.startswith("nearest_small" if path == "small" else "decide")]
-    assert len(proposing) == 4 * (2 if path == "mma-narrow" else 1)
+    assert len(proposing) == 4 * (2 if path == "mma-128x64-ring" else 1)
 
 
 @pytest.mark.parametrize("dim", [3, 40, 2000])
