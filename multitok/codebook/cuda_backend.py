@@ -34,7 +34,7 @@ from multitok.codebook.cuda_levels import FusedLevels
 from multitok.codebook.cuda_plan import WORKSPACE_BYTES, Pass, Plan, plan_search, tiles_per_part
 from multitok.codebook.cuda_sums import segment_sums
 from multitok.codebook.native import METRICS, NotFiniteError
-from multitok.errors import ShapeError, SpecError
+from multitok.errors import InputError, ShapeError, SpecError
 
 __all__ = ["CudaCodebook", "available", "nearest_residual", "segment_sums"]
 
@@ -336,7 +336,8 @@ def nearest_residual(
         [N, K] int64, on the device of `vectors`.
 
     Raises:
-        NotFiniteError: A code or a vector is not finite, or the difference of a vector and its code overflows.
+        NotFiniteError: A vector is not finite, or what its codes leave over overflows.
+        InputError: A code is not finite; the message names its codebook and row.
         ShapeError: Shapes, dtypes or devices do not fit.
         MissingExtraError: The kernels cannot run here.
     """
@@ -351,24 +352,30 @@ def nearest_residual(
     if not codebooks or torch.float64 in {vectors.dtype, *(codebook.dtype for codebook in codebooks)}:
         raise ShapeError("residual levels are of float32: give at least one codebook and no float64 values")
     kernels = kernels or kernels_for(vectors)
+    books = [readable(codebook.detach()).contiguous() for codebook in codebooks]
+    finite = torch.stack([book.isfinite().all() for book in books])
+    if not finite.all():
+        level = int(finite.logical_not().nonzero()[0, 0])
+        row = int(books[level].isfinite().all(1).logical_not().nonzero()[0, 0])
+        raise InputError(f"codebook {level}, row {row} holds a NaN or an infinity: its training failed")
     codes = torch.empty((len(vectors), len(codebooks)), dtype=torch.int64, device=vectors.device)
     rows = max(WORKSPACE_BYTES // (8 * vectors.shape[1]), 1)
     with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
         if FusedLevels.fits(vectors.shape[1]):
             bad_row = flag(vectors)
-            levels = FusedLevels([readable(codebook.detach()) for codebook in codebooks], kernels)
+            levels = FusedLevels(books, kernels)
             for start, block in blocks_of(vectors.detach(), rows, double=False):
                 levels.run(block, start, codes[start : start + len(block)], None, bad_row)
             raise_if_bad(bad_row)
             return codes
-        books = [CudaCodebook(codebook, "l2", kernels=kernels) for codebook in codebooks]
+        searches = [CudaCodebook(book, "l2", kernels=kernels) for book in books]
         for start, block in blocks_of(vectors.detach(), rows, double=False):
             left = block
-            for k, book in enumerate(books):
+            for k, search in enumerate(searches):
                 try:
-                    found, _ = book.search(left, 1, distances=False)
+                    found, _ = search.search(left, 1, distances=False)
                 except NotFiniteError as error:
                     raise NotFiniteError(start + error.row) from None
                 codes[start : start + len(block), k] = found[:, 0]
-                left = left - readable(codebooks[k].detach())[found[:, 0]]
+                left = left - books[k][found[:, 0]]
     return codes
