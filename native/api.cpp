@@ -29,6 +29,10 @@ struct mt_codebook {
     multitok::Book book;
     int32_t main_path = MT_PORTABLE;  // for every search the tree does not take
     int32_t tree_path = MT_AUTO;      // MT_AUTO: none
+    // Making the tree costs about as much as it saves on V vectors, so it waits until they have come. The thread that
+    // claims it makes it while others go on without; so nobody waits, and a process forked meanwhile is not stuck.
+    mutable std::atomic<int64_t> searched{0};
+    mutable std::atomic<bool> tree_claimed{false}, tree_ready{false};
 };
 
 namespace multitok {
@@ -169,7 +173,9 @@ struct Search {
 int64_t run(const Search& s, ThreadPool* pool, mt_statistics* statistics) {
     const Book& book = s.codebook.book;
     const Path& path = *path_of(s.path);
-    const double work = static_cast<double>(s.count) * static_cast<double>(book.size) * static_cast<double>(book.dim);
+    // A tree opens about 64 leaves at most.
+    const double codes = static_cast<double>(is_tree(s.path) ? std::min<int64_t>(book.size, 1024) : book.size);
+    const double work = static_cast<double>(s.count) * codes * static_cast<double>(book.dim);
     const int64_t threads = pool && work > kThreadWork ? pool->threads() : 1;
     int64_t block = path.rows_per_block(book);
     // Few vectors: smaller blocks, so that every thread has one.
@@ -214,6 +220,19 @@ int64_t run(const Search& s, ThreadPool* pool, mt_statistics* statistics) {
     return bad_row.load();
 }
 
+// Makes the tree, unless another thread is at it.
+void plant(const mt_codebook& codebook) {
+#if defined(MULTITOK_HAVE_TREE_AVX2) || defined(MULTITOK_HAVE_TREE_AVX512)
+    if (codebook.tree_claimed.exchange(true)) return;
+    codebook.book.tree = make_tree(codebook.book);
+    codebook.tree_ready.store(true, std::memory_order_release);
+#else
+    (void)codebook;
+#endif
+}
+
+bool tree_is_ready(const mt_codebook& codebook) { return codebook.tree_ready.load(std::memory_order_acquire); }
+
 // What `path` reads, and the path that searches where the tree does not.
 int32_t make(const void* values, int32_t type, int64_t size, int64_t dim, int32_t metric, int32_t path,
              mt_codebook* made, int64_t* bad_row) {
@@ -241,12 +260,10 @@ int32_t make(const void* values, int32_t type, int64_t size, int64_t dim, int32_
         made->book.shifted.reset(0);
     }
 #endif
-#if defined(MULTITOK_HAVE_TREE_AVX2) || defined(MULTITOK_HAVE_TREE_AVX512)
-    if (tree != MT_AUTO) made->book.tree = make_tree(made->book);
-#endif
+    made->tree_path = tree;
+    if (is_tree(path)) plant(*made);
     // Without a bound every vector is compared with every code, which needs no other form.
     if (!made->book.bounded) made->main_path = MT_PORTABLE;
-    made->tree_path = tree;
     return MT_OK;
 }
 
@@ -300,8 +317,9 @@ int32_t mt_codebook_new(const void* values, int32_t type, int64_t size, int64_t 
 void mt_codebook_free(mt_codebook* codebook) { delete codebook; }
 
 int32_t mt_codebook_path(const mt_codebook* codebook, int64_t count, int64_t nearest) {
-    (void)count;
-    return codebook->tree_path != MT_AUTO && nearest == 1 ? codebook->tree_path : codebook->main_path;
+    if (codebook->tree_path == MT_AUTO || nearest != 1) return codebook->main_path;
+    const bool due = codebook->searched.load(std::memory_order_relaxed) + count >= codebook->book.size;
+    return due || tree_is_ready(*codebook) ? codebook->tree_path : codebook->main_path;
 }
 
 int64_t mt_codebook_bytes(const mt_codebook* codebook) {
@@ -310,7 +328,7 @@ int64_t mt_codebook_bytes(const mt_codebook* codebook) {
     if (codebook->book.tile) bytes += codebook->book.tile->bytes();
 #endif
 #if defined(MULTITOK_HAVE_TREE_AVX2) || defined(MULTITOK_HAVE_TREE_AVX512)
-    if (codebook->book.tree) bytes += codebook->book.tree->bytes();
+    if (tree_is_ready(*codebook)) bytes += codebook->book.tree->bytes();
 #endif
     return bytes;
 }
@@ -321,9 +339,13 @@ int32_t mt_search(const mt_codebook* codebook, mt_pool* pool, const void* vector
     const int64_t size = codebook->book.size;
     if (!value_bytes(type) || count < 0 || nearest < 1 || nearest > std::min<int64_t>(size, 16)) return MT_UNSUPPORTED;
     if (count == 0) return MT_OK;
-    int32_t path = mt_codebook_path(codebook, count, nearest);
-    if (type == MT_FLOAT64) path = codebook->main_path;
+    int32_t path = type == MT_FLOAT64 ? codebook->main_path : mt_codebook_path(codebook, count, nearest);
     try {
+        if (is_tree(path) && !tree_is_ready(*codebook)) {
+            plant(*codebook);
+            if (!tree_is_ready(*codebook)) path = codebook->main_path;
+        }
+        codebook->searched.fetch_add(count, std::memory_order_relaxed);
         *bad_row = run(Search{*codebook, path, vectors, type, count, row_stride, nearest, codes, distances},
                        pool ? &pool->pool : nullptr, statistics);
         return *bad_row >= 0 ? MT_NOT_FINITE : MT_OK;

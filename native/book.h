@@ -82,7 +82,7 @@ struct Book {
     // Blocks to propose by int16 before int8 is tried again. Searches write it, several at once, by atomic operations; it
     // changes speed only.
     mutable int32_t int16_blocks = 0;
-    std::shared_ptr<TreeBook> tree;
+    mutable std::shared_ptr<TreeBook> tree;  // made when it has begun to pay, see api.cpp
     std::shared_ptr<TileBook> tile;
 
     int64_t padded() const { return groups * kGroup; }

@@ -13,8 +13,8 @@
 // d~ <= (b + e) (1 + g) / (1 - g) + e <= b (1 + 2.2 (D + 4) u) + 3 |e| for g < 0.04. That is D < 600,000; above it, for
 // float64 values and for other metrics this step is left out. An overflow makes d~ infinite, which only keeps codes in.
 //
-// What is left is decided by the definition (multitok_codebook.h), lowest index first. `definition` is the only place in
-// the library that evaluates it.
+// What is left is decided by the definition (multitok_codebook.h), lowest index first. `definition` evaluates it,
+// for every path but the tree, which has its own over codes in another order (tree_search.h).
 #pragma once
 
 #include "lanes.h"
@@ -185,7 +185,9 @@ static void decide_row(const Book& book, const Rows& rows, int64_t row, const in
             Float16 d = float_distances<kDim>(book, x, group);
             const uint32_t valid = lanes_of(book, group);
             if (valid != 0xffffu) {
-                for (int lane = 0; lane < 16; lane++) d[lane] = valid >> lane & 1 ? d[lane] : infinity;
+                float kept[kGroup];
+                for (int lane = 0; lane < kGroup; lane++) kept[lane] = valid >> lane & 1 ? d[lane] : infinity;
+                d = load<Float16>(kept);
             }
             store(distances + groups++ * kGroup, d);
             best = lane_min(best, d);

@@ -74,21 +74,6 @@ static int64_t tiles_per_block(const Book& book) {
     return tiles < 1 ? 1 : tiles > kMostTiles ? kMostTiles : tiles;
 }
 
-// Calls f(Index<0>), f(Index<1>), ... f(Index<kCount - 1>). Not a loop: with indices that are constants from the start
-// GCC keeps an array of sums in registers, which it does not for a loop that it unrolls later.
-template <int kIndex>
-struct Index {
-    static constexpr int value = kIndex;
-};
-template <int kCount, int kFrom = 0, class F>
-MT_INLINE void unrolled(F f) {
-    if constexpr (kFrom < kCount) {
-        f(Index<kFrom>{});
-        unrolled<kCount, kFrom + 1>(f);
-    }
-}
-#define MT_EACH(name) [&](auto name) __attribute__((always_inline))
-
 // Maxima of `count` codes for kVectors * kLanes vectors.
 template <class Dot, int kCodes, int kVectors, int kWords>
 MT_INLINE void unit_maxima(const int32_t* x, const int32_t* codes, const int32_t* bias, int64_t words_given,
@@ -221,11 +206,13 @@ MT_INLINE void turn(const Book& book, const Rows& rows, int64_t first, int64_t c
         }
     }
     if (at_least(value, splat(kLargestValue))) {
+        float kept_squares[16], kept[16];
         for (int lane = 0; lane < 16; lane++) {
-            if (value[lane] < kLargestValue) continue;
-            squares[lane] = 0;
-            value[lane] = 0;
+            kept_squares[lane] = value[lane] < kLargestValue ? squares[lane] : 0;
+            kept[lane] = value[lane] < kLargestValue ? value[lane] : 0;
         }
+        squares = load<Float16>(kept_squares);
+        value = load<Float16>(kept);
     }
     reach.square = lane_max(reach.square, squares);
     reach.value = lane_max(reach.value, value);
@@ -252,7 +239,7 @@ static uint32_t pack(const Book& book, const float* turned, const Bound& bound, 
             const Float16 y = load<Float16>(turned + (d + i) * 16) * inverse;
             top = lane_max(top, lane_max(y, -y));
             const Int16 rounded = round_to_int(lane_max(lane_min(y, splat(Dot::kMost)), splat(-Dot::kMost)));
-            const Float16 back = __builtin_convertvector(rounded, Float16);
+            const Float16 back = to_float(rounded);
             const Float16 off = y - back;
             left_over = multiply_add(off, off, left_over);
             norm = multiply_add(back, back, norm);

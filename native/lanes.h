@@ -19,10 +19,6 @@
 namespace multitok {
 namespace MT_ISA {
 
-typedef float Float16 __attribute__((vector_size(64)));
-typedef int32_t Int16 __attribute__((vector_size(64)));
-typedef double Double8 __attribute__((vector_size(64)));
-
 // Memory is read through memcpy, which becomes one load and asks for no alignment.
 template <class Vector>
 MT_INLINE Vector load(const void* from) {
@@ -35,10 +31,21 @@ MT_INLINE void store(void* to, Vector v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
-MT_INLINE Float16 splat(float x) { return Float16{} + x; }
-MT_INLINE Int16 splat(int32_t x) { return Int16{} + x; }
+// Calls f(Index<0>), f(Index<1>), ... f(Index<kCount - 1>). Not a loop: with indices that are constants from the start
+// GCC keeps an array of sums in registers, which it does not for a loop that it unrolls later.
+template <int kIndex>
+struct Index {
+    static constexpr int value = kIndex;
+};
+template <int kCount, int kFrom = 0, class F>
+MT_INLINE void unrolled(F f) {
+    if constexpr (kFrom < kCount) {
+        f(Index<kFrom>{});
+        unrolled<kCount, kFrom + 1>(f);
+    }
+}
+#define MT_EACH(name) [&](auto name) __attribute__((always_inline))
 
-// Comparisons go register by register: GCC takes those of vectors wider than a register apart lane by lane.
 #if defined(__AVX512F__)
 constexpr int kRegister = 64;
 #elif defined(__AVX2__)
@@ -49,39 +56,115 @@ constexpr int kRegister = 16;
 constexpr int kRegisters = 64 / kRegister, kRegisterLanes = 16 / kRegisters;
 typedef float FloatRegister __attribute__((vector_size(kRegister)));
 typedef int32_t IntRegister __attribute__((vector_size(kRegister)));
+typedef double Double8 __attribute__((vector_size(64)));
 
-template <class Register, class Vector, class F>
-MT_INLINE Vector by_register(Vector a, Vector b, F f) {
-    Register x[kRegisters], y[kRegisters];
-    __builtin_memcpy(x, &a, sizeof a);
-    __builtin_memcpy(y, &b, sizeof b);
-    for (int i = 0; i < kRegisters; i++) x[i] = f(x[i], y[i]);
-    return load<Vector>(x);
+#if defined(__AVX512F__)
+typedef FloatRegister Float16;
+typedef IntRegister Int16;
+MT_INLINE Float16 to_float(Int16 v) { return __builtin_convertvector(v, Float16); }
+#else
+// Registers side by side, with the operators of a compiler vector: GCC takes a vector wider than a register apart lane
+// by lane, and through memory.
+template <class Register, class Value>
+struct Wide {
+    Register part[kRegisters];
+
+    MT_INLINE Value operator[](int lane) const {
+        Value lanes[16];
+        __builtin_memcpy(lanes, part, sizeof lanes);
+        return lanes[lane];
+    }
+    MT_INLINE Wide operator-() const {
+        Wide r;
+        unrolled<kRegisters>(MT_EACH(i) { r.part[i.value] = -part[i.value]; });
+        return r;
+    }
+#define MT_LANEWISE(op)                                                                                               \
+    friend MT_INLINE Wide operator op(Wide a, Wide b) {                                                               \
+        unrolled<kRegisters>(MT_EACH(i) { a.part[i.value] = a.part[i.value] op b.part[i.value]; });                   \
+        return a;                                                                                                     \
+    }                                                                                                                 \
+    friend MT_INLINE Wide operator op(Wide a, Value b) {                                                              \
+        unrolled<kRegisters>(MT_EACH(i) { a.part[i.value] = a.part[i.value] op b; });                                 \
+        return a;                                                                                                     \
+    }                                                                                                                 \
+    friend MT_INLINE Wide operator op(Value a, Wide b) {                                                              \
+        unrolled<kRegisters>(MT_EACH(i) { b.part[i.value] = a op b.part[i.value]; });                                 \
+        return b;                                                                                                     \
+    }
+    MT_LANEWISE(+)
+    MT_LANEWISE(-)
+    MT_LANEWISE(*)
+    MT_LANEWISE(|)
+    MT_LANEWISE(&)
+    MT_LANEWISE(<<)
+#undef MT_LANEWISE
+};
+typedef Wide<FloatRegister, float> Float16;
+typedef Wide<IntRegister, int32_t> Int16;
+
+template <>
+MT_INLINE Float16 load<Float16>(const void* from) {
+    Float16 v;
+    unrolled<kRegisters>(MT_EACH(i) {
+        v.part[i.value] = load<FloatRegister>(static_cast<const char*>(from) + i.value * kRegister);
+    });
+    return v;
 }
+template <>
+MT_INLINE Int16 load<Int16>(const void* from) {
+    Int16 v;
+    unrolled<kRegisters>(MT_EACH(i) {
+        v.part[i.value] = load<IntRegister>(static_cast<const char*>(from) + i.value * kRegister);
+    });
+    return v;
+}
+MT_INLINE Float16 to_float(Int16 v) {
+    Float16 r;
+    unrolled<kRegisters>(MT_EACH(i) { r.part[i.value] = __builtin_convertvector(v.part[i.value], FloatRegister); });
+    return r;
+}
+#endif
+
+MT_INLINE Float16 splat(float x) { return Float16{} + x; }
+MT_INLINE Int16 splat(int32_t x) { return Int16{} + x; }
+
+#if defined(__AVX512F__)
+template <class Vector, class F>
+MT_INLINE Vector by_register(Vector a, Vector b, F f) {
+    return f(a, b);
+}
+#else
+template <class Vector, class F>
+MT_INLINE Vector by_register(Vector a, Vector b, F f) {
+    unrolled<kRegisters>(MT_EACH(i) { a.part[i.value] = f(a.part[i.value], b.part[i.value]); });
+    return a;
+}
+#endif
 
 MT_INLINE Float16 lane_min(Float16 a, Float16 b) {
 #if defined(__AVX512F__)
     return _mm512_min_ps(a, b);
 #elif defined(__AVX2__)
-    return by_register<FloatRegister>(a, b, [](__m256 x, __m256 y) { return _mm256_min_ps(x, y); });
+    return by_register(a, b, [](__m256 x, __m256 y) { return _mm256_min_ps(x, y); });
 #else
-    return by_register<FloatRegister>(a, b, [](FloatRegister x, FloatRegister y) { return x < y ? x : y; });
+    return by_register(a, b, [](FloatRegister x, FloatRegister y) { return x < y ? x : y; });
 #endif
 }
 MT_INLINE Float16 lane_max(Float16 a, Float16 b) {
 #if defined(__AVX512F__)
     return _mm512_max_ps(a, b);
 #elif defined(__AVX2__)
-    return by_register<FloatRegister>(a, b, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
+    return by_register(a, b, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
 #else
-    return by_register<FloatRegister>(a, b, [](FloatRegister x, FloatRegister y) { return x > y ? x : y; });
+    return by_register(a, b, [](FloatRegister x, FloatRegister y) { return x > y ? x : y; });
 #endif
 }
 MT_INLINE Int16 lane_min(Int16 a, Int16 b) {
-    return by_register<IntRegister>(a, b, [](IntRegister x, IntRegister y) { return x < y ? x : y; });
+    return by_register(a, b, [](IntRegister x, IntRegister y) { return x < y ? x : y; });
 }
 MT_INLINE Int16 lane_max(Int16 a, Int16 b) {
-    return by_register<IntRegister>(a, b, [](IntRegister x, IntRegister y) { return x > y ? x : y; });
+    return by_register(a, b, [](IntRegister x, IntRegister y) { return x > y ? x : y; });
 }
 
 // Bit i is set where lane i of a comparison of two registers holds.
@@ -100,20 +183,26 @@ MT_INLINE uint32_t bits_of(IntRegister truth) {
 }
 
 // Bit i is set where compare(a, b) holds in lane i.
-template <class Register, class Vector, class F>
+#if defined(__AVX512F__)
+template <class Vector, class F>
 MT_INLINE uint32_t compared(Vector a, Vector b, F compare) {
-    Register x[kRegisters], y[kRegisters];
-    __builtin_memcpy(x, &a, sizeof a);
-    __builtin_memcpy(y, &b, sizeof b);
+    return bits_of(compare(a, b));
+}
+#else
+template <class Vector, class F>
+MT_INLINE uint32_t compared(Vector a, Vector b, F compare) {
     uint32_t bits = 0;
-    for (int i = 0; i < kRegisters; i++) bits |= bits_of(compare(x[i], y[i])) << (i * kRegisterLanes);
+    unrolled<kRegisters>(MT_EACH(i) {
+        bits |= bits_of(compare(a.part[i.value], b.part[i.value])) << (i.value * kRegisterLanes);
+    });
     return bits;
 }
+#endif
 MT_INLINE uint32_t at_most(Float16 a, Float16 b) {
 #if defined(__AVX512F__)
     return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
 #else
-    return compared<FloatRegister>(a, b, [](FloatRegister x, FloatRegister y) -> IntRegister { return x <= y; });
+    return compared(a, b, [](FloatRegister x, FloatRegister y) -> IntRegister { return x <= y; });
 #endif
 }
 MT_INLINE uint32_t at_least(Float16 a, Float16 b) { return at_most(b, a); }
@@ -121,11 +210,11 @@ MT_INLINE uint32_t at_least(Int16 a, Int16 b) {
 #if defined(__AVX512F__)
     return _mm512_cmp_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b), _MM_CMPINT_NLT);
 #else
-    return compared<IntRegister>(a, b, [](IntRegister x, IntRegister y) -> IntRegister { return x >= y; });
+    return compared(a, b, [](IntRegister x, IntRegister y) -> IntRegister { return x >= y; });
 #endif
 }
 MT_INLINE uint32_t equal(Int16 a, Int16 b) {
-    return compared<IntRegister>(a, b, [](IntRegister x, IntRegister y) -> IntRegister { return x == y; });
+    return compared(a, b, [](IntRegister x, IntRegister y) -> IntRegister { return x == y; });
 }
 
 MT_INLINE float smallest(Float16 v) {
@@ -133,7 +222,7 @@ MT_INLINE float smallest(Float16 v) {
     return _mm512_reduce_min_ps(v);
 #else
     float lanes[16];
-    __builtin_memcpy(lanes, &v, sizeof v);
+    store(lanes, v);
     for (int half = 8; half > 0; half /= 2) {
         for (int i = 0; i < half; i++) lanes[i] = lanes[i + half] < lanes[i] ? lanes[i + half] : lanes[i];
     }
@@ -146,12 +235,8 @@ MT_INLINE Float16 multiply_add(Float16 x, Float16 y, Float16 a) {
 #if defined(__AVX512F__)
     return _mm512_fmadd_ps(x, y, a);
 #elif defined(__FMA__)
-    __m256 u[2], v[2], sum[2];
-    __builtin_memcpy(u, &x, sizeof x);
-    __builtin_memcpy(v, &y, sizeof y);
-    __builtin_memcpy(sum, &a, sizeof a);
-    for (int i = 0; i < 2; i++) sum[i] = _mm256_fmadd_ps(u[i], v[i], sum[i]);
-    return load<Float16>(sum);
+    unrolled<2>(MT_EACH(i) { a.part[i.value] = _mm256_fmadd_ps(x.part[i.value], y.part[i.value], a.part[i.value]); });
+    return a;
 #else
     return a + x * y;
 #endif
@@ -163,12 +248,9 @@ MT_INLINE Int16 round_to_int(Float16 v) {
 #if defined(__AVX512F__)
     return reinterpret_cast<Int16>(_mm512_cvtps_epi32(v));
 #else
-    __m256 part[2];
-    __builtin_memcpy(part, &v, sizeof v);
-    const __m256i rounded[2] = {_mm256_cvtps_epi32(part[0]), _mm256_cvtps_epi32(part[1])};
-    Int16 result;
-    __builtin_memcpy(&result, rounded, sizeof result);
-    return result;
+    Int16 r;
+    unrolled<2>(MT_EACH(i) { r.part[i.value] = reinterpret_cast<IntRegister>(_mm256_cvtps_epi32(v.part[i.value])); });
+    return r;
 #endif
 }
 #endif
@@ -178,9 +260,10 @@ MT_INLINE Float16 load_first(const float* from, int64_t count) {
 #if defined(__AVX512F__)
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>(count >= 16 ? 0xffff : (1u << count) - 1), from);
 #else
-    Float16 v{};
-    __builtin_memcpy(&v, from, static_cast<size_t>(count < 16 ? count : 16) * sizeof(float));
-    return v;
+    if (count >= 16) return load<Float16>(from);
+    float lanes[16] = {};
+    for (int64_t i = 0; i < count; i++) lanes[i] = from[i];
+    return load<Float16>(lanes);
 #endif
 }
 

@@ -18,7 +18,10 @@ struct Words16 {
     static MT_INLINE void store(int32_t* to, Vector v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v); }
     static MT_INLINE Vector largest(Vector a, Vector b) { return _mm256_max_epi32(a, b); }
     static MT_INLINE Vector dot(Vector sum, Vector x, Vector c) {
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(x, c));
+        // Written out because GCC 12 puts all products before all sums and then has too few registers.
+        Vector product;
+        asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(x), "x"(c));
+        return sum;
     }
     static MT_INLINE Int16 empty() { return Int16{}; }
     static MT_INLINE Int16 place(Int16 word, Int16 value, int i) { return word | (value & 0xffff) << (16 * i); }

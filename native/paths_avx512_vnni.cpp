@@ -115,7 +115,7 @@ class StrikeByWords {
             const Float16 y = (load_first(x + d, left) - load_first(rows_.centre + d, left)) * splat(bound_.inverse);
             const Float16 held = lane_max(lane_min(y, splat(Words16::kMost)), splat(-Words16::kMost));
             const Int16 rounded = round_to_int(held);
-            const Float16 back = __builtin_convertvector(rounded, Float16), off = y - back;
+            const Float16 back = to_float(rounded), off = y - back;
             top = lane_max(top, lane_max(y, -y));
             left_over = multiply_add(off, off, left_over);
             norm = multiply_add(back, back, norm);
