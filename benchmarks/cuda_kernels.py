@@ -107,7 +107,7 @@ def main() -> None:
             "speed is not measured.",
             "### Registers of a thread\n\n" + table_of_registers(compiled),
             "### Shared memory and theoretical occupancy\n\n" + table_of_occupancy(compiled),
-            "### Instructions of the hottest loop\n\n" + table_of_loops(compiled),
+            "### Instructions of the hottest loop, as the compiler unrolled it\n\n" + table_of_loops(compiled),
             "### Lower bounds on an H100\n\n" + table_of_bounds(),
         ]
     )

@@ -243,7 +243,7 @@ class CudaCodebook:
         )  # fmt: skip
         norm, rounded, error = bounds.amax(1).tolist() if self._safe else (math.inf,) * 3
         half_norm = norm * norm / 2 if self._metric == "l2" else 0.0
-        roundings = 4 * padded_dim + 64 if search.tile else padded_dim + 8
+        roundings = 8 * padded_dim + 64 if search.tile else padded_dim + 8
         limits = (norm, rounded, error, half_norm, roundings * 2.0**-24, (2 * self._dim + 8) * 2.0**-52)
         return Operands(codes, half_norms, limits)
 
