@@ -100,7 +100,7 @@ class Codebook:
 
     @property
     def metric(self) -> str:
-        """ "l2", "cosine" or "dot"."""
+        """What ranks the codes: "l2", "cosine" or "dot"."""
         return self._metric
 
     @property

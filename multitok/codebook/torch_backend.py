@@ -35,7 +35,7 @@ candidates, ties included, are compared by the definition, in torch operations t
 with each code's own B. Vectors that no bound covers are compared with every code. Float32 products are skipped where
 torch or the environment may compute them in TF32 or bfloat16; those settings are read, never changed.
 
-**Memory** beside the results: the codebook in float32 and float64, and one block of vectors, about 32 bytes for each
+**Memory** beside the results: the codebook in float32 and float64, and one block of vectors, at most 100 bytes for each
 of 2^20 scores (2^24 on a GPU) or of 64 V if that is more. Never [N, V].
 
 Not covered: torch.set_flush_denormal(True), under which processors read denormal inputs as 0.

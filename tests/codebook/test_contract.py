@@ -248,10 +248,21 @@ def test_values_that_are_not_finite(backend: Backend, dtype: str, bad: float) ->
             backend.prepare(vectors, "l2")
 
 
+LARGE = [
+    ("gaussian", (40, 262_144, 4)),
+    ("offset", (40, 262_144, 4)),
+    ("integers", (40, 262_144, 4)),
+    ("clustered", (40, 262_144, 32)),
+    ("gaussian", (40, 4096, 1024)),
+    ("offset", (40, 4096, 1024)),
+    ("tight", (200, 20_000, 9)),
+    ("duplicated", (200, 20_000, 9)),
+]
+
+
 @pytest.mark.slow
 @each_backend
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("shape", [(40, 262_144, 4), (40, 262_144, 32), (40, 4096, 1024), (200, 20_000, 9)])
-@pytest.mark.parametrize("family", ["gaussian", "clustered", "offset", "integers"])
-def test_large_codebooks(backend: Backend, metric: str, shape: tuple[int, int, int], family: str) -> None:
+@pytest.mark.parametrize(("family", "shape"), LARGE)
+def test_large_codebooks(backend: Backend, metric: str, family: str, shape: tuple[int, int, int]) -> None:
     check_family(backend, metric, family, [("float32", shape)])

@@ -357,7 +357,6 @@ def test_more_values_than_int32_counts() -> None:
     codebook = np.zeros((3, 2**10), np.float16)
     codebook[1], codebook[2] = 1, 2
     vectors[-1], vectors[2**20 + 7] = 2, 1
-    for backend in BACKENDS:
-        codes = nearest_code(vectors, codebook, backend=backend)
-        assert np.flatnonzero(codes).tolist() == [2**20 + 7, 2**21]
-        assert codes[[2**20 + 7, 2**21]].tolist() == [1, 2]
+    codes = nearest_code(vectors, codebook, backend="native")
+    assert np.flatnonzero(codes).tolist() == [2**20 + 7, 2**21]
+    assert codes[[2**20 + 7, 2**21]].tolist() == [1, 2]
