@@ -13,8 +13,7 @@
 // most g's share of the largest partial sum; tiny covers underflow, also where denormals are flushed. The launch layer
 // gives g: (D + 8) u for float32 sums, u = 2^-24. Tensor cores add a few products at once and cut off instead of
 // rounding: if each of four products, the sum so far and the result were cut off at 24 bits of the largest, that would
-// be 6 (2 u) for 4 dimensions, 3 D u in all. What is known of cards with bfloat16 products is better; taken is
-// (8 D + 64) u.
+// be 6 (2 u) for 4 dimensions, 3 D u in all. Taken is (8 D + 64) u: NVIDIA documents nothing.
 //
 // The definition is itself rounded: a code that it prefers can be worse by q (|a| + max|b|)^2 (l2) or q |a| max|b| in
 // the units of s, q = (2 D + 8) 2^-52. Hence
