@@ -75,7 +75,7 @@ def sklearn_minibatch(case: dict[str, Any], vectors: np.ndarray, start: np.ndarr
     from sklearn.cluster import MiniBatchKMeans
 
     kmeans = MiniBatchKMeans(
-        case["size"], batch_size=case["batch"], max_iter=case["passes"], n_init=1, init_size=16 * case["size"], tol=0,
+        case["size"], batch_size=case["batch"], max_iter=case["passes"], n_init=1, init_size=32 * case["size"], tol=0,
         max_no_improvement=None, random_state=0,
     )  # fmt: skip
     return lambda: kmeans.fit(vectors).cluster_centers_

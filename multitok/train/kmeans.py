@@ -7,7 +7,7 @@
 The codes are exact and the sums are integers, so the codebook is equal to the bit for every number of threads, every
 batch size and every machine. N vectors, V codes, D dimensions. Cost of a pass: 2 N V D multiply-adds, and one more
 search where a code was empty. Memory beside the vectors: one block (about 8 MiB, at least 4 V vectors), 16 V D bytes of
-sums, and at the start a sample of 16 V vectors or 256 MiB. Several codebooks on residuals: `train_residual_kmeans`;
+sums, and at the start a sample of 32 V vectors or 256 MiB. Several codebooks on residuals: `train_residual_kmeans`;
 one or few passes over very much data: `multitok.train.kmeans_minibatch`.
 """
 

@@ -9,15 +9,18 @@ probability e / d, where e is its distance to all codes so far.
     d   of the whole sample, updated when the codes have doubled, or when few vectors are accepted any more
     e   of the vectors drawn since: within each part of 64 after every code, for the parts after it once a part
 
-Half as many codes again as wanted are drawn, and those dropped without which the distances grow least, by halves of
-the surplus. On clustered data the inertia after Lloyd's passes was 1 to 4 per cent lower for it.
+Twice as many codes as wanted are drawn, and then those dropped without which the distances grow least, in rounds. A
+code dropped leaves its vectors to its neighbour, which stays for this round: else both codes of a cluster that needs
+one might go. On clustered data this brought the inertia after Lloyd's passes down by 10 to 20 per cent, to that of the
+greedy k-means++, which looks at several candidates for each code and takes far longer.
 
 S sampled vectors, V codes, D dimensions. Cost: about 9 S V D multiply-adds, nine passes of the search over the sample.
-Memory: the sample, and 32 bytes for each of its vectors.
+Memory: the sample, and 48 bytes for each of its vectors.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,15 +32,15 @@ from multitok.train.kmeans_data import Floats, Survey
 
 # The start is drawn from this many vectors per code: more costs time and changes little. Fewer where they would take
 # more than SAMPLE_BYTES, but FEWEST_PER_CODE at least.
-VECTORS_PER_CODE = 16
+VECTORS_PER_CODE = 32
 FEWEST_PER_CODE = 4
 SAMPLE_BYTES = 2**28
 # Vectors drawn by one matrix of distances between them.
 PART = 64
 # Codes drawn for each one that is kept.
-SURPLUS = 1.5
-# A surplus below this share of V is dropped at once.
-SMALL_SURPLUS = 1 / 64
+DRAWN_PER_CODE = 2
+# Share of the surplus that goes in one round; what is below V / 64 goes at once.
+DROPPED_AT_ONCE = 0.7
 
 
 def sample_rows(start: str | Floats, codebook_size: int, dim: int, dtype: np.dtype[Any]) -> int:
@@ -82,7 +85,7 @@ def start_codebook(
         return codebook
     sample = found.sample
     if start == "k-means++":
-        chosen = _plus_plus(sample, int(SURPLUS * codebook_size), rng, threads)
+        chosen = _plus_plus(sample, DRAWN_PER_CODE * codebook_size, rng, threads)
         codes = _without_surplus(sample[chosen], sample, codebook_size, threads)
     else:
         codes = sample[rng.permutation(len(sample))[:codebook_size]]
@@ -122,13 +125,21 @@ def _plus_plus(sample: Floats, size: int, rng: np.random.Generator, threads: int
 
 
 def _without_surplus(codes: Floats, sample: Floats, size: int, threads: int | None) -> Floats:
-    """[V, D] the codes that the sample needs most: without a code, its vectors go to their second nearest."""
+    """[V, D] the codes that the sample needs most; `codes` are all different."""
     while len(codes) > size:
-        found = Codebook(codes).search(sample, k=2, distances=True, threads=threads)
+        codebook = Codebook(codes)
+        found = codebook.search(sample, k=2, distances=True, threads=threads)
         loss = np.bincount(found.codes[:, 0], found.distances[:, 1] - found.distances[:, 0], len(codes))
+        neighbour = codebook.search(codes, k=2, threads=threads).codes[:, 1].tolist()
         surplus = len(codes) - size
-        dropped = surplus if surplus <= SMALL_SURPLUS * size else (surplus + 1) // 2
-        codes = np.delete(codes, np.argsort(loss, kind="stable")[:dropped], axis=0)
+        wanted = surplus if surplus <= size // 64 else math.ceil(DROPPED_AT_ONCE * surplus)
+        dropped: set[int] = set()
+        kept: set[int] = set()
+        for code in np.argsort(loss, kind="stable").tolist():
+            if len(dropped) < wanted and code not in kept and neighbour[code] not in dropped:
+                dropped.add(code)
+                kept.add(neighbour[code])
+        codes = np.delete(codes, sorted(dropped), axis=0)
     return codes
 
 

@@ -62,9 +62,18 @@ def test_the_codes_that_matter_least_are_dropped() -> None:
     # Two codes share the first cluster, the third has one vector, but one far away.
     codes = np.array([[0.1, 0], [9, 0], [0, 9], [-0.1, 0]], np.float32)
     kept = kmeans_start._without_surplus(codes, clusters, 3, 1)
-    assert sorted(map(tuple, kept.tolist())) in [[(x, 0.0), (0.0, 9.0), (9.0, 0.0)] for x in codes[[0, 3], 0].tolist()]
+    assert kept.tolist() == codes[1:].tolist()
     # Of three, the one goes that serves a single vector: 81 away, the others 10 times 81.
     assert kmeans_start._without_surplus(codes[:3], clusters, 2, 1).tolist() == codes[:2].tolist()
+
+
+def test_neighbours_are_not_dropped_together() -> None:
+    # Without either code of a pair, the other serves its cluster nearly as well; without both, nothing does.
+    centres = np.arange(8)[:, None] * np.float32(100)
+    sample = np.concatenate([centres - 1, centres + 1, centres + 1]).astype(np.float32)
+    codes = np.concatenate([centres - 1, centres + 1]).astype(np.float32)
+    kept = kmeans_start._without_surplus(codes, sample, 8, 1)
+    assert np.rint(kept / 100).tolist() == (centres / 100).tolist()
 
 
 def test_the_start_is_better_than_plain_k_means_plus_plus() -> None:
@@ -76,7 +85,7 @@ def test_the_start_is_better_than_plain_k_means_plus_plus() -> None:
         plain = vectors[kmeans_start._plus_plus(vectors, 40, rng, 1)]
         trained = [train_kmeans(vectors, 40, start=start, seed=seed) for start in (plain, "k-means++")]
         ratios.append(inertia(vectors, trained[1]) / inertia(vectors, trained[0]))
-    assert np.mean(ratios) < 0.95
+    assert np.mean(ratios) < 0.9
 
 
 def test_a_sample_is_drawn_without_repetition() -> None:
@@ -88,7 +97,7 @@ def test_a_sample_is_drawn_without_repetition() -> None:
 
 def test_the_sample_is_bounded() -> None:
     rows = kmeans_start.sample_rows("k-means++", 1000, 8, np.dtype(np.float32))
-    assert rows == 16_000
+    assert rows == 32_000
     for dim in (256, 100_000):
         rows = kmeans_start.sample_rows("k-means++", 65_536, dim, np.dtype(np.float32))
-        assert 4 * 65_536 <= rows < 16 * 65_536
+        assert 4 * 65_536 <= rows < 32 * 65_536
