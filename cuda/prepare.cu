@@ -109,7 +109,6 @@ prepare_vectors(const Value* __restrict__ vectors, index_t row_stride, const int
     double tolerance = 2 * proposed + definition * (metric == kL2 ? reach * reach : length * norm);
     const bool bounded = length <= kLargestNorm && tolerance <= 1e30;
     if (!bounded) {
-        __syncwarp();  // the values are written, now come zeros
         for (int d = lane; d < padded_dim; d += 32) out[d] = 0;
         tolerance = finite ? __uint_as_float(0x7f800000u) : 0.0;
     }

@@ -169,7 +169,8 @@ def _built(name: str, key: str, build: Any) -> Path:
     return path
 
 
-def _runtime() -> Path:
+def runtime() -> Path:
+    """The library that kernels are linked with, compiled where it is not there yet."""
     key = "".join((HERE / name).read_text() for name in (*RUNTIME, *HEADERS)) + " ".join(RUNTIME_FLAGS)
     sources = [str(HERE / name) for name in RUNTIME]
     return _built("runtime", key, lambda _, made: _run(["g++", *RUNTIME_FLAGS, *sources, "-o", str(made)]))
@@ -312,7 +313,7 @@ class HostModule:
         self._functions: dict[str, HostFunction] = {}
 
     def _build(self, text: str, options: Sequence[str]) -> Path:
-        runtime = _runtime()
+        fibers = runtime()
         contract = "off" if any(option.endswith("fmad=false") for option in options) else "fast"
         given = [option for option in options if option.startswith(("-I", "-D"))]
         flags = [
@@ -329,12 +330,12 @@ class HostModule:
             source, unlinked = folder / "kernels.cu", folder / "kernels.o"
             source.write_text(text)
             log = _run(["g++", *flags, "-c", "-x", "c++", str(source), "-o", str(unlinked)])
-            return log + _run(["g++", "-shared", str(unlinked), "-o", str(made), str(runtime), "-Wl,-rpath,$ORIGIN"])
+            return log + _run(["g++", "-shared", str(unlinked), "-o", str(made), str(fibers), "-Wl,-rpath,$ORIGIN"])
 
         included = "".join(
             p.read_text() for o in given if o.startswith("-I") for p in sorted(Path(o[2:]).glob("*.cu*"))
         )
-        return _built("kernels", text + " ".join(flags) + included + runtime.name, build)
+        return _built("kernels", text + " ".join(flags) + included + fibers.name, build)
 
     def compile(self, log_stream: Any = None) -> None:
         """Does nothing: the kernels are compiled already."""

@@ -1,4 +1,4 @@
-// Fibers, their schedule, barriers, warp functions and mma. See shim.h.
+// Fibers, the order in which they run, and the launch of a kernel. See shim.h.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -103,26 +103,27 @@ void fail(const void* code, const char* format, ...) {
     __builtin_unreachable();  // the scheduler gives up the block
 }
 
-// "threads 0-31, 40 wait in __syncthreads (line 12); ..."
+// "threads 0-31 wait in __syncthreads (line 12); thread 32 ended; ..."
 std::string threads_now() {
-    std::vector<std::pair<std::string, std::vector<unsigned>>> groups;
+    struct Run {
+        std::string what;
+        unsigned first, last;
+    };
+    std::vector<Run> runs;
     for (const Fiber& f : machine.fibers) {
-        std::string what = f.state == State::kEnded ? "ended" : f.state == State::kReady ? "run" : "wait in ";
-        if (f.state == State::kInWarp || f.state == State::kAtBarrier) what += f.where;
-        char more[64] = "";
-        if (f.state == State::kAtBarrier) snprintf(more, sizeof more, " (line %d)", f.line);
-        if (f.state == State::kInWarp) snprintf(more, sizeof more, " (mask %08x)", f.mask);
-        what += more;
-        if (groups.empty() || groups.back().first != what) groups.push_back({what, {}});
-        groups.back().second.push_back(f.id);
+        char what[160];
+        if (f.state == State::kAtBarrier) snprintf(what, sizeof what, "wait in %s (line %d)", f.where, f.line);
+        else if (f.state == State::kInWarp) snprintf(what, sizeof what, "wait in %s (mask %08x)", f.where, f.mask);
+        else snprintf(what, sizeof what, f.state == State::kEnded ? "ended" : "run");
+        if (runs.empty() || runs.back().what != what) runs.push_back({what, f.id, f.id});
+        runs.back().last = f.id;
     }
     std::string text;
-    for (const auto& [what, ids] : groups) {
+    for (const Run& run : runs) {
         if (text.size() > 600) return text + "; ...";
-        text += text.empty() ? "" : "; ";
-        text += ids.size() == 1 ? "thread " + std::to_string(ids[0])
-                                : "threads " + std::to_string(ids[0]) + "-" + std::to_string(ids.back());
-        text += " " + what;
+        text += (text.empty() ? "" : "; ") + std::string(run.first == run.last ? "thread " : "threads ");
+        text += std::to_string(run.first) + (run.first == run.last ? "" : "-" + std::to_string(run.last));
+        text += " " + run.what;
     }
     return text;
 }
@@ -148,7 +149,6 @@ void run_thread() {
 }
 
 void prepare_fibers(unsigned count) {
-    while (machine.fibers.size() > count) machine.fibers.pop_back();
     static std::vector<char*> stacks;
     while (stacks.size() < count) {
         void* low = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

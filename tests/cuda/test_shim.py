@@ -187,6 +187,10 @@ def test_the_shim_runs_on_after_a_fault() -> None:
     test_atomics(0)
 
 
+def test_the_shim_compiles_without_warnings() -> None:
+    assert host_module.runtime().with_suffix(".log").read_text() == ""
+
+
 @pytest.mark.slow
 def test_fibers_without_assembly(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on processors other than x86-64."""
