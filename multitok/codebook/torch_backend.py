@@ -307,12 +307,12 @@ class TorchCodebook:
         if self._metric == "dot":
             return codes * self._scale
         codes = codes / codes.abs().amax(dim=1, keepdim=True).clamp_(min=SAFE_LENGTHS[0])
-        norms = _norms(codes)[:, None]
-        return torch.where(norms == 0, 0.0, codes / norms)
+        return codes / _norms(codes)[:, None]
 
 
 def _norms(rows: torch.Tensor) -> torch.Tensor:
-    return rows.square().sum(dim=1).sqrt_()
+    """Euclidean norms [n] of [n, D] float64, from above by as much as squares that underflow can hide."""
+    return rows.square().sum(dim=1).sqrt_().add_(math.sqrt(rows.shape[1]) * 2.0**-510)
 
 
 def _added(terms: torch.Tensor) -> torch.Tensor:

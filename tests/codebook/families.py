@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+# Takes a generator, x [N, D] and c [V, D] from a Gaussian, the dtype's largest and smallest normal number.
+Family = Callable[[np.random.Generator, Floats, Floats, float, float], tuple[Floats, Floats]]
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -81,6 +83,14 @@ def _mixed_norms(rng: np.random.Generator, x: Floats, c: Floats, top: float, tin
     )
 
 
+def _some_scaled(factor: Callable[[float, float], float]) -> Family:
+    def family(rng: np.random.Generator, x: Floats, c: Floats, top: float, tiny: float) -> tuple[Floats, Floats]:
+        c[::2] *= factor(top, tiny)
+        return x, c
+
+    return family
+
+
 def _zeros(rng: np.random.Generator, x: Floats, c: Floats, top: float, tiny: float) -> tuple[Floats, Floats]:
     """Some vectors, codes and coordinates of length 0."""
     x[::3], c[1::4] = 0, 0
@@ -88,9 +98,6 @@ def _zeros(rng: np.random.Generator, x: Floats, c: Floats, top: float, tiny: flo
     return x, c
 
 
-Family = Callable[[np.random.Generator, Floats, Floats, float, float], tuple[Floats, Floats]]
-
-# Each takes a generator, x [N, D] and c [V, D] from a Gaussian, the dtype's largest and smallest normal number.
 FAMILIES: dict[str, Family] = {
     "gaussian": lambda rng, x, c, top, tiny: (x, c),
     "clustered": lambda rng, x, c, top, tiny: _clustered(rng, x, c, 0.05),
@@ -107,6 +114,8 @@ FAMILIES: dict[str, Family] = {
     "large squares": lambda rng, x, c, top, tiny: (x * top**0.52, c * top**0.52),
     "codes with small squares": lambda rng, x, c, top, tiny: (x, c * tiny**0.5255),
     "codes with large squares": lambda rng, x, c, top, tiny: (x, c * top**0.52),
+    "some codes with small squares": _some_scaled(lambda top, tiny: tiny**0.5255),
+    "some codes with large squares": _some_scaled(lambda top, tiny: top**0.52),
     "huge": lambda rng, x, c, top, tiny: (x * (top / 64), c * (top / 64)),
     "largest": lambda rng, x, c, top, tiny: (x * top, c * top),
     "vectors far away": lambda rng, x, c, top, tiny: (x * min(top**0.3, 1e12), c * 1e-2),

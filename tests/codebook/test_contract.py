@@ -206,6 +206,24 @@ def test_any_values(backend: Backend, metric: str, data: st.DataObject, dim: int
         agree(backend.prepare(codebook, metric), vectors, reference.search(vectors, codebook, metric, min(size, 3)))
 
 
+ONCE_WRONG = [
+    ("l2", np.float32, [[0.0]], [[3e38]]),
+    ("l2", np.float32, [[0.0, 0.0, 0.0, 0.0]], [[1e19, 1e19, 1e19, 1e19]]),
+    ("cosine", np.float64, [[2.0]], [[1e308], [0.0]]),
+    ("cosine", np.float64, [[2.0, 0.0]], [[0.0, 0.0], [1e308, 0.0], [0.0, 0.0]]),
+    ("cosine", np.float64, [[2.0]], [[1e308], [-1.0]]),
+    ("dot", np.float64, [[1e308, 1e308]], [[1e308, -1e308], [1.0, 1.0]]),
+]
+
+
+@each_backend
+@pytest.mark.parametrize(("metric", "dtype", "vectors", "codebook"), ONCE_WRONG)
+def test_what_once_went_wrong(backend: Backend, metric: str, dtype: Any, vectors: Any, codebook: Any) -> None:
+    """Squares, norms and products that leave the range of floats, found by `test_any_values`."""
+    vectors, codebook = np.array(vectors, dtype), np.array(codebook, dtype)
+    agree(prepared(backend, codebook, metric), vectors, reference.search(vectors, codebook, metric, len(codebook)))
+
+
 @each_backend
 def test_neither_threads_nor_batches_change_a_code(backend: Backend) -> None:
     rng = np.random.default_rng(3)
