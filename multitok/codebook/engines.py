@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -184,9 +185,17 @@ def make_engine(values: Array, metric: str, backend: str) -> Engine:
             f"codebook search falls back to plain torch, which finds the same codes but is slower, because the "
             f"{fitting} backend cannot be used: {reason}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=_frames_of_ours(),
         )
     return TorchEngine(values, metric)
+
+
+def _frames_of_ours() -> int:
+    """The `stacklevel` at which a warning of `make_engine` names the line that called into this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("multitok."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _cuda_is_missing() -> str | None:
