@@ -30,15 +30,17 @@ from multitok.codebook import Codebook
 from multitok.errors import ShapeError, SpecError
 from multitok.train.kmeans_data import Floats, Survey
 
-# The start is drawn from this many vectors per code: more costs time and changes little. Fewer where they would take
-# more than SAMPLE_BYTES, but FEWEST_PER_CODE at least.
-VECTORS_PER_CODE = 32
+# The start is drawn from an eighth of the vectors, but from 16 to 32 for each code: more costs time and changes little.
+# Fewer where they would take more than SAMPLE_BYTES, but FEWEST_PER_CODE at least.
+SHARE_OF_VECTORS = 8
+VECTORS_PER_CODE = (16, 32)
 FEWEST_PER_CODE = 4
 SAMPLE_BYTES = 2**28
 # Vectors drawn by one matrix of distances between them.
 PART = 64
-# Codes drawn for each one that is kept.
+# Codes drawn for each one that is kept, where there are enough vectors per code to tell which matter least.
 DRAWN_PER_CODE = 2
+ENOUGH_PER_CODE = 8
 # Share of the surplus that goes in one round; what is below V / 64 goes at once.
 DROPPED_AT_ONCE = 0.7
 
@@ -55,7 +57,7 @@ def sample_rows(start: str | Floats, codebook_size: int, dim: int, dtype: np.dty
         return codebook_size
     if start == "k-means++":
         affordable = max(SAMPLE_BYTES // (dim * dtype.itemsize), FEWEST_PER_CODE * codebook_size)
-        return min(VECTORS_PER_CODE * codebook_size, affordable)
+        return min(VECTORS_PER_CODE[1] * codebook_size, affordable)
     raise SpecError(f'start={start!r}: give "k-means++", "sample" or a codebook [V, D]')
 
 
@@ -85,7 +87,11 @@ def start_codebook(
         return codebook
     sample = found.sample
     if start == "k-means++":
-        chosen = _plus_plus(sample, DRAWN_PER_CODE * codebook_size, rng, threads)
+        rows = max(found.num_vectors // SHARE_OF_VECTORS, VECTORS_PER_CODE[0] * codebook_size)
+        if rows < len(sample):
+            sample = sample[rng.permutation(len(sample))[:rows]]
+        enough = len(sample) >= ENOUGH_PER_CODE * codebook_size
+        chosen = _plus_plus(sample, (DRAWN_PER_CODE if enough else 1) * codebook_size, rng, threads)
         codes = _without_surplus(sample[chosen], sample, codebook_size, threads)
     else:
         codes = sample[rng.permutation(len(sample))[:codebook_size]]
