@@ -4,10 +4,9 @@ Each code is the mean of the vectors it has won so far: a batch moves it by the 
 so by less and less. A pass starts with the vectors of the passes before at a tenth of their weight, since they were
 won when the codes lay elsewhere. Codes that win nothing for a while move to the vectors that are worst served.
 
-Moving idle codes helps on clustered data, where the codebook may come out better than that of `train_kmeans`; elsewhere
-it stays about one per cent behind in inertia. As the `start` of `train_kmeans` it gives the best of both. The order of
-the vectors matters: shuffle data that is sorted. The size of the arrays that come does not matter, nor do threads and
-machine: the codebook is equal to the bit.
+After one pass the inertia was from 0.5 per cent below to 3 per cent above that of 10 or 20 passes of `train_kmeans`,
+which may take the codebook as its `start` and improve it. The order of the vectors matters: shuffle data that is
+sorted. The size of the arrays that come does not matter, nor do threads and machine: the codebook is equal to the bit.
 
 N vectors, V codes, D dimensions. Memory: one batch, 32 V D bytes, and at the start a sample as for `train_kmeans`.
 """
