@@ -196,8 +196,13 @@ static void decide_row(const Book& book, const Rows& rows, int64_t row, const in
         if (results.nearest > 1) {
             Nearest smallest_ones;
             smallest_ones.wanted = results.nearest;
-            for (int64_t i = 0; i < groups * kGroup; i++) smallest_ones.offer(distances[i], 0);
-            bound = static_cast<float>(smallest_ones.distance[smallest_ones.found - 1]);
+            bound = infinity;
+            for (int64_t i = 0; i < groups; i++) {
+                uint32_t near = at_most(load<Float16>(distances + i * kGroup), splat(bound));
+                for (; near; near &= near - 1) smallest_ones.offer(distances[i * kGroup + __builtin_ctz(near)], 0);
+                if (smallest_ones.found < results.nearest) continue;
+                bound = static_cast<float>(smallest_ones.distance[smallest_ones.found - 1]);
+            }
         }
         threshold = refine_threshold(bound, dim);
         if (results.nearest == 1 && !results.distances) {
