@@ -145,7 +145,7 @@ struct Case {
     int kind;
     std::string text() const {
         char line[200];
-        std::snprintf(line, sizeof line, "metric %d, path %s, %d threads, %lld nearest, N %lld, V %lld, D %lld, kind %d",
+        std::snprintf(line, sizeof line, "metric %d, path %s, threads %d, k %lld, N %lld, V %lld, D %lld, kind %d",
                       metric, mt_path_name(path), threads, static_cast<long long>(nearest),
                       static_cast<long long>(count), static_cast<long long>(size), static_cast<long long>(dim), kind);
         return line;
