@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from tests.codebook import reference
 from tests.codebook.backends import Backend, Unsuited, every_backend
 from tests.codebook.families import DTYPES, FAMILIES, Data, draw
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 METRICS = ("l2", "cosine", "dot")
 # N, V, D: around the widths in which searches group codes and dimensions, and on both sides of them.
 SHAPES = [(40, 130, 3), (40, 75, 8), (30, 50, 33), (20, 40, 130)]
@@ -34,15 +36,6 @@ FEW += [("float16", SHAPES[2]), ("bfloat16", SHAPES[0])]
 ROOT = Path(__file__).parent.parent.parent
 
 each_backend = pytest.mark.parametrize("backend", every_backend(), ids=lambda backend: backend.name)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Searches this small are only slowed down by more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.cache

@@ -17,6 +17,8 @@ from multitok.errors import InputError, ShapeError, SpecError
 from tests.codebook import reference
 from tests.codebook.families import DTYPES, draw
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BACKENDS = ["torch"] if native.available() else ["native", "torch"]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 needs_native = pytest.mark.skipif(native.available() is not None, reason="needs the native library")

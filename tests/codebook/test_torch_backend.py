@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,9 @@ from multitok.codebook.torch_backend import TorchCodebook
 from tests.codebook import reference
 from tests.codebook.families import FAMILIES, draw
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 METRICS = ("l2", "cosine", "dot")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tensors(family: str, dtype: str = "float32", shape: tuple[int, int, int] = (40, 60, 9)) -> tuple[torch.Tensor, ...]:
