@@ -61,7 +61,8 @@ void run_and_check(ThreadPool* pool, int64_t blocks) {
     const std::set<int> different(workers.begin(), workers.end());
     require(different.size() == workers.size(), "make_worker is called once for each worker");
     const int limit = pool ? pool->threads() : 1;
-    require(different.empty() || (*different.begin() >= 0 && *different.rbegin() < limit), "workers are numbered 0, 1 ...");
+    const bool in_range = different.empty() || (*different.begin() >= 0 && *different.rbegin() < limit);
+    require(in_range, "workers are numbered from 0");
     require((blocks == 0) == different.empty(), "no worker is made where there is no block");
 }
 
