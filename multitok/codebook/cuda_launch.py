@@ -121,7 +121,7 @@ class CupyDevice:
             stream = torch.cuda.current_stream()
             if hasattr(stream, "__cuda_stream__"):
                 current = cupy.cuda.Stream.from_external(stream)
-            else:  # torch before 2.9
+            else:  # an older torch
                 current = cupy.cuda.ExternalStream(stream.cuda_stream, self._index)
             with current:
                 yield
