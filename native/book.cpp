@@ -120,7 +120,10 @@ int64_t prepare(const void* values, int32_t type, int64_t size, int64_t dim, int
             if (forms.rows) book->rows[k * dim + d] = static_cast<float>(code[d]);
         }
         const double norm = norm_of(code.data(), dim);
-        if (metric == MT_COSINE) book->norms[k] = norm;
+        if (metric == MT_COSINE) {
+            book->norms[k] = norm;
+            book->bounded = book->bounded && std::isfinite(norm);
+        }
         shift(*book, code.data(), norm, b.data());
         const double shifted_norm = norm_of(b.data(), dim);
         book->largest_norm = std::fmax(book->largest_norm, shifted_norm * (1 + (dim + 8.0) * 0x1p-52));
@@ -129,7 +132,8 @@ int64_t prepare(const void* values, int32_t type, int64_t size, int64_t dim, int
     }
     for (int64_t k = size; k < padded; k++) book->half_norm[k] = 3e38f;
     // A codebook of equal codes has norm 0; every bound holds for it.
-    book->bounded = book->largest_norm == 0 || (book->largest_norm > kLeastNorm && book->largest_norm < kMostNorm);
+    const bool inside = book->largest_norm > kLeastNorm && book->largest_norm < kMostNorm;
+    book->bounded = book->bounded && (inside || book->largest_norm == 0);
     if (!book->bounded) return -1;
 
     const bool int16 = forms.int16 && dim <= kMostDim16, int8 = forms.int8 && dim <= kMostDim8;
