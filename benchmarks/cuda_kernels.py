@@ -24,9 +24,11 @@ from multitok.codebook.cuda_plan import Pass, f32_pass
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "cuda" / "README.md"
 TOOLS = ROOT / "build" / "cuda-tools"
-# The compiler of one version, whatever else is installed: other versions give other registers.
-PACKAGES = tuple(
-    f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "cuda-runtime", "nvvm", "cuda-nvdisasm")
+# The compiler of one version, whatever else is installed: other versions give other registers. The disassembler only
+# reads, and has no wheel of that version.
+PACKAGES = (
+    *(f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "cuda-runtime", "nvvm")),
+    "nvidia-cuda-nvdisasm>=13.2,<14",
 )
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
 
