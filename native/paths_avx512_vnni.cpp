@@ -215,6 +215,7 @@ static void search_large(const Book& book, const Rows& rows, const Results& resu
 
 static void search_vnni(const Book& book, const Rows& rows, const Results& results, Scratch& scratch) {
     auto& own = static_cast<VnniScratch&>(scratch);
+    if (rows.count <= kFewRows && book.dim < kStrikeDim) return scan(book, rows, results, own.words->decide);
     if (rows.count <= kFewRows) return search_few(book, rows, results, own);
     if (book.dim >= kStrikeDim) return search_large(book, rows, results, own);
     integer_search(book, book.int16, rows, results, *own.words);
