@@ -27,7 +27,7 @@ PACKAGES = ("faiss-cpu", "scikit-learn", "scipy")
 
 # (N, D, V, passes)
 SAME_START = [(200_000, 32, 1024, 20), (1_000_000, 8, 1024, 20), (100_000, 256, 1024, 20), (500_000, 64, 4096, 5)]
-OWN_START = [(200_000, 32, 1024, 20), (200_000, 16, 4096, 10)]
+OWN_START = [(200_000, 32, 1024, 20)]
 BATCH = 4096
 # kmeans2 takes half a minute for so many multiply-adds.
 MOST_FOR_SCIPY = 2**37
