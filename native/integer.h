@@ -234,7 +234,7 @@ static uint32_t pack(const Book& book, const float* turned, const Bound& bound, 
     const Float16 inverse = splat(bound.inverse);
     Float16 left_over{}, norm{}, square{}, top{};
     for (int64_t d = 0, w = 0; d < book.dim; d += kPerWord, w++) {
-        Int16 word = Dot::empty();
+        Int16 word{};
         for (int i = 0; i < kPerWord && d + i < book.dim; i++) {
             const Float16 y = load<Float16>(turned + (d + i) * 16) * inverse;
             top = lane_max(top, lane_max(y, -y));

@@ -23,7 +23,6 @@ struct Words16 {
         asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(x), "x"(c));
         return sum;
     }
-    static MT_INLINE Int16 empty() { return Int16{}; }
     static MT_INLINE Int16 place(Int16 word, Int16 value, int i) { return word | (value & 0xffff) << (16 * i); }
     // The sums of 4 codes for 16 vectors, the 2 vectors, a code and a product fill 12 of the 16 registers.
     static void tile(const Book& book, const IntegerCodes& integers, const int32_t* x, const int32_t* bias,
