@@ -5,7 +5,8 @@
         model.safetensors   tensors only
         card.md             data, licence, exact training command, seed, measured quality, intended use
 
-`load` finds a shipped checkpoint by name, a folder by path, and a kind that needs no state by its kind.
+`load` finds a shipped checkpoint by name, a folder by path, and a kind that needs no state by its kind. With `kind` it
+reads a folder that others have written, through that kind's adapter; `save` turns it into one of ours.
 """
 
 from __future__ import annotations
@@ -24,25 +25,30 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from multitok.errors import CheckpointError, MultitokError
-from multitok.protocol import Json, Tokenizer
-from multitok.registry import kinds, tokenizer_class
+from multitok.protocol import DirectoryReader, Json, Tokenizer
+from multitok.registry import ADAPTERS, kinds, tokenizer_class
 
 FORMAT_VERSION = 1
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "card.md"
 
 
-def load(name_or_path: str | os.PathLike[str], *, name: str | None = None) -> Tokenizer[Any]:
+def load(name_or_path: str | os.PathLike[str], *, name: str | None = None, kind: str | None = None) -> Tokenizer[Any]:
     """Load a tokenizer: a shipped checkpoint's name, a checkpoint folder's path, or a kind without state.
 
     Args:
         name_or_path: "image-patch8", "runs/my-tokenizer" or "text-bytes". A name of a shipped checkpoint comes
             before a folder of the same name; write "./name" for the folder.
         name: Name for the tokenizer inside a vocabulary; None keeps its own.
+        kind: The format of a published checkpoint's folder, "vqgan" for one of taming-transformers; None for
+            everything that this package wrote. docs/anchors.md lists the formats.
+
     Raises:
         CheckpointError: Nothing of that name, or a folder that cannot be trusted or read.
-        RegistryError: The checkpoint's kind is unknown here.
+        RegistryError: The checkpoint's kind, or the one given, is unknown here.
     """
     text = os.fspath(name_or_path)
+    if kind is not None:
+        return _load_published(Path(text), name, kind)
     shipped = shipped_checkpoints()
     if text in shipped:
         return load_folder(shipped[text], name=name)
@@ -91,6 +97,32 @@ def load_folder(folder: Path, *, name: str | None = None) -> Tokenizer[Any]:
         return cls.from_state(config, tensors)
     except (TypeError, KeyError, MultitokError) as error:
         raise CheckpointError(f"{folder}: config and tensors do not fit kind {data['kind']!r}: {error}") from error
+
+
+def _load_published(folder: Path, name: str | None, kind: str) -> Tokenizer[Any]:
+    adapter = tokenizer_class(kind)
+    if not isinstance(adapter, DirectoryReader):
+        raise CheckpointError(
+            f"kind {kind!r} reads no checkpoints of others: leave kind out for a folder that this package wrote, "
+            f"or give one of {', '.join(ADAPTERS)}"
+        )
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder: give the one that holds the published {kind!r} checkpoint")
+    if _is_ours(folder):
+        tokenizer = load_folder(folder, name=name)
+        if tokenizer.spec.kind != kind:
+            raise CheckpointError(f"{folder} holds kind {tokenizer.spec.kind!r}, not {kind!r}: leave kind out")
+        return tokenizer
+    return adapter.from_directory(folder, name=name)
+
+
+def _is_ours(folder: Path) -> bool:
+    # Published folders often have a config.json too, a different one.
+    try:
+        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"format_version", "kind", "sha256"} <= data.keys()
 
 
 def save(tokenizer: Tokenizer[Any], folder: str | os.PathLike[str], *, card: str) -> Path:

@@ -20,7 +20,7 @@ from multitok.checkpoint import load, shipped_checkpoints
 from multitok.codebook import native
 from multitok.errors import MultitokError
 from multitok.protocol import Json
-from multitok.registry import KINDS, kinds
+from multitok.registry import built_in, kinds
 
 State = Literal["ok", "absent", "broken"]
 
@@ -179,7 +179,7 @@ def _checkpoints() -> Iterator[Finding]:
         except (MultitokError, ImportError) as error:
             yield Finding("Tokenizers", name, "broken", str(error), "pip install --force-reinstall multitok")
     try:
-        plugins = {kind: where for kind, where in kinds().items() if kind not in KINDS}
+        plugins = {kind: where for kind, where in kinds().items() if kind not in built_in()}
     except MultitokError as error:
         yield Finding("Tokenizers", "plug-ins", "broken", str(error), "pip uninstall one of the two")
     else:

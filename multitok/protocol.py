@@ -15,6 +15,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
@@ -294,6 +295,15 @@ class Tokenizer(Protocol[Raw]):
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], /) -> Self:
         """Rebuild a tokenizer from its configuration and tensors."""
+
+
+@runtime_checkable
+class DirectoryReader(Protocol):
+    """What an adapter's class offers besides: reading a checkpoint folder that others have written."""
+
+    @classmethod
+    def from_directory(cls, folder: Path, /, *, name: str | None) -> Tokenizer[Any]:
+        """Build the tokenizer from the files of a published checkpoint; None takes the kind's own name."""
 
 
 class TokenizerBase(ABC, Generic[Raw]):

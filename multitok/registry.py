@@ -26,8 +26,21 @@ KINDS: dict[str, str] = {
     "sequence-kmer": "multitok.tokenizers.sequence_kmer:SequenceKmer",
 }
 
+# Kinds without a checkpoint of ours: they read a folder with the published weights, `load(folder, kind=...)`.
+ADAPTERS: dict[str, str] = {
+    "vqgan": "multitok.tokenizers.vqgan:Vqgan",
+    "llamagen": "multitok.tokenizers.llamagen:LlamaGen",
+    "chameleon": "multitok.tokenizers.chameleon:Chameleon",
+    "open-magvit2": "multitok.tokenizers.open_magvit2:OpenMagvit2",
+}
+
 # Which extra brings a module that a tokenizer may fail to import.
 EXTRAS: dict[str, str] = {"cupy": "cuda12", "ray": "ray", "av": "video", "transformers": "hf", "gigatoken": "fast"}
+
+
+def built_in() -> dict[str, str]:
+    """The kinds that come with this package, adapters after the others, and where each class is."""
+    return KINDS | ADAPTERS
 
 
 def kinds() -> dict[str, str]:
@@ -36,7 +49,7 @@ def kinds() -> dict[str, str]:
     Raises:
         RegistryError: Two packages claim the same kind.
     """
-    return dict(KINDS) | {entry.name: entry.value for entry in _plugins().values()}
+    return built_in() | {entry.name: entry.value for entry in _plugins().values()}
 
 
 def tokenizer_class(kind: str) -> type[Tokenizer[Any]]:
@@ -46,10 +59,10 @@ def tokenizer_class(kind: str) -> type[Tokenizer[Any]]:
         RegistryError: The kind is unknown (the message lists the known ones) or claimed twice.
         MissingExtraError: Its module needs a package that is not installed.
     """
-    plugins = _plugins()
+    own, plugins = built_in(), _plugins()
     try:
-        if kind in KINDS:
-            module, _, attribute = KINDS[kind].partition(":")
+        if kind in own:
+            module, _, attribute = own[kind].partition(":")
             found: type[Tokenizer[Any]] = getattr(importlib.import_module(module), attribute)
         elif kind in plugins:
             found = plugins[kind].load()
@@ -66,15 +79,16 @@ def tokenizer_class(kind: str) -> type[Tokenizer[Any]]:
 
 
 def _plugins() -> dict[str, EntryPoint]:
+    own = built_in()
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        taken = KINDS.get(entry.name) or (found[entry.name].value if entry.name in found else None)
+        taken = own.get(entry.name) or (found[entry.name].value if entry.name in found else None)
         # One distribution seen twice on the path (an editable and an installed copy) is no conflict.
         if taken is not None and taken != entry.value:
             raise RegistryError(
                 f"kind {entry.name!r} is registered by {taken!r} and by {entry.value!r}; "
                 "a kind names one ID format: rename one of them or uninstall its package"
             )
-        if entry.name not in KINDS:
+        if entry.name not in own:
             found[entry.name] = entry
     return found

@@ -14,10 +14,10 @@ def command(as_json: bool) -> None:
     """Show shipped checkpoints and every kind of tokenizer, plug-ins included."""
     from multitok.checkpoint import load, shipped_checkpoints
     from multitok.cli.tables import print_table
-    from multitok.registry import KINDS, kinds
+    from multitok.registry import ADAPTERS, KINDS, built_in, kinds
 
     specs = {name: load(name).spec for name in shipped_checkpoints()}
-    plugins = {kind: where for kind, where in kinds().items() if kind not in KINDS}
+    plugins = {kind: where for kind, where in kinds().items() if kind not in built_in()}
     if as_json:
         checkpoints = {name: spec.to_json() for name, spec in specs.items()}
         click.echo(json.dumps({"checkpoints": checkpoints, "kinds": kinds()}, indent=2))
@@ -41,6 +41,7 @@ def command(as_json: bool) -> None:
     without = sorted(set(KINDS) - {spec.kind for spec in specs.values()})
     if without:
         click.echo(f"Kinds without a shipped checkpoint: {', '.join(without)}")
+    click.echo(f"Kinds of published checkpoints, read by load(folder, kind=...): {', '.join(ADAPTERS)}")
 
 
 def _sizes(sizes: tuple[int, ...]) -> str:
