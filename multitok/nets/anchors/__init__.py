@@ -1,0 +1,1 @@
+"""Published tokenizers as torch modules, one file each."""
