@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +56,13 @@ def read_weights(
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def check_keys(
-    where: str,
-    given: Mapping[str, torch.Tensor],
-    expected: Mapping[str, Sequence[int]],
-    *,
-    their_name: Callable[[str], str] = str,
-) -> None:
+def check_keys(where: str, given: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[int]]) -> None:
     """Raise unless `given` has exactly the keys and shapes expected, finite floats all.
 
     Args:
         where: What the message begins with.
-        given: Tensors by our names.
-        expected: Shapes by our names, in the order of the network.
-        their_name: The name that the checkpoint uses for ours.
+        given: What the checkpoint holds.
+        expected: Shapes by the checkpoint's names, in the order of the network.
 
     Raises:
         CheckpointError: Something differs; the message names the first key.
@@ -80,23 +73,21 @@ def check_keys(
     for key, shape in expected.items():
         if key not in given:
             raise CheckpointError(
-                f"{where}: key {their_name(key)!r} {list(shape)} is missing ({counts}): "
+                f"{where}: key {key!r} {list(shape)} is missing ({counts}): "
                 "the checkpoint is incomplete or of another kind"
             )
         value = given[key]
         if tuple(value.shape) != tuple(shape):
             raise CheckpointError(
-                f"{where}: key {their_name(key)!r} has shape {list(value.shape)}, expected is {list(shape)}: "
+                f"{where}: key {key!r} has shape {list(value.shape)}, expected is {list(shape)}: "
                 "the checkpoint is of another kind, or its parts do not belong together"
             )
         if not value.is_floating_point():
-            raise CheckpointError(f"{where}: key {their_name(key)!r} is {value.dtype}, expected are floats")
+            raise CheckpointError(f"{where}: key {key!r} is {value.dtype}, expected are floats")
         if not bool(value.isfinite().all()):
-            raise CheckpointError(f"{where}: key {their_name(key)!r} holds NaN or infinity: the file is damaged")
+            raise CheckpointError(f"{where}: key {key!r} holds NaN or infinity: the file is damaged")
     if extra:
-        raise CheckpointError(
-            f"{where}: key {their_name(extra[0])!r} is unexpected ({counts}): the checkpoint is of another kind"
-        )
+        raise CheckpointError(f"{where}: key {extra[0]!r} is unexpected ({counts}): the checkpoint is of another kind")
 
 
 def _prefix(keys: Mapping[str, Any] | Sequence[str], prefixes: Sequence[str]) -> str:
