@@ -34,6 +34,7 @@ IMPORT_NAMES = {"pillow": "PIL"}
 EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "cuda12": (("cupy-cuda12x",), "codebook search on NVIDIA GPUs, CUDA 12"),
     "cuda13": (("cupy-cuda13x",), "codebook search on NVIDIA GPUs, CUDA 13"),
+    "eval": (("scikit-image",), "quality of tokenizers: multitok eval"),
     "fast": (("gigatoken",), "faster BPE for bulk text"),
     "hf": (("transformers",), "local Hugging Face model folders"),
     "playground": (("fastapi",), "the browser playground"),

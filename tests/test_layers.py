@@ -21,7 +21,7 @@ ROWS = [
     {"vocabulary", "interleave"},
     {"shards"},
     {"loader"},
-    {"train"},
+    {"train", "metrics"},
     {"prepare"},
     {"report", "economics"},
     {"doctor"},

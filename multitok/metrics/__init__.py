@@ -15,11 +15,10 @@ from multitok.metrics.evaluation import (
     ItemResult,
     LevelResult,
     MeanLevel,
-    PeerResult,
     Speed,
 )
 from multitok.metrics.levels import LevelDroppable, decode_prefix
-from multitok.metrics.peers import PEERS, Peers
+from multitok.metrics.peers import PEERS, PeerResult, Peers
 from multitok.metrics.quality import Quality, measure, ms_ssim, psnr, ssim
 from multitok.metrics.rates import CodeCounts
 from multitok.metrics.report import ReportWriter

@@ -23,8 +23,8 @@ from multitok.metrics.quality import Quality, measure
 from multitok.metrics.rates import CodeCounts
 from multitok.protocol import Codes, Modality, Tokenizer
 
-# Called with an item's name, its raw array and what came back, by number of codebooks.
-Watcher = Callable[[str, NDArray[Any], Mapping[int, NDArray[Any]]], None]
+# Called with an item's name, its raw array, what came back by number of codebooks, and the values' range (low, width).
+Watcher = Callable[[str, NDArray[Any], Mapping[int, NDArray[Any]], tuple[float, float]], None]
 
 _VERSIONED = ("numpy", "torch", "pillow", "av", "scikit-image", "torchmetrics")
 
@@ -143,9 +143,9 @@ class Evaluator:
         return failure
 
     def peers(self, raw: NDArray[Any]) -> Peers:
-        """The known codecs for an item: to be shared by the evaluations of several tokenizers with one window."""
+        """The known codecs for an item, to be shared by evaluations of it that have the same `value_range`."""
         low, peak = self.value_range(raw)
-        return Peers(raw, self.modality, self._peer_names, low=low, peak=peak)
+        return Peers(self._inside(raw), self.modality, self._peer_names, low=low, peak=peak)
 
     def value_range(self, raw: NDArray[Any]) -> tuple[float, float]:
         """Least value and width of the range that PSNR refers to: 0 and 255, or the window of volumes."""
@@ -183,19 +183,25 @@ class Evaluator:
             last = self._tokenizer.spec.num_codebooks
             decoded = {k: whole if k == last else decode(codes) for k, decode in self._decoders.items()}
         low, peak = self.value_range(raw)
-        inside, clipped_share = raw, 0.0
-        if self.modality is Modality.VOLUME:
-            inside = np.clip(raw, np.float32(low), np.float32(low + peak))
-            clipped_share = float((inside != raw).mean())
+        inside = self._inside(raw)
         qualities = {k: measure(inside, back, peak=peak, low=low) for k, back in decoded.items()}
         positions = int(np.prod(codes.grid))
         log_sizes = np.log2(self._tokenizer.spec.codebook_sizes)
         bits = {k: float(log_sizes[:k].sum()) * positions for k in decoded}
-        known = self.peers(inside) if peers is None else peers
+        known = self.peers(raw) if peers is None else peers
         at_rate = {k: known.best(limit) for k, limit in bits.items()}
         if self._watch is not None:
-            self._watch(name, inside, decoded)
+            self._watch(name, inside, decoded, (low, peak))
+        clipped_share = 0.0 if inside is raw else float((inside != raw).mean())
         return _Measured(name, codes, encode_s, decode_s, clipped_share, qualities, bits, at_rate)
+
+    def _inside(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """The item with a volume's values clipped to the range that PSNR refers to."""
+        if self.modality is not Modality.VOLUME:
+            return raw
+        low, peak = self.value_range(raw)
+        inside: NDArray[Any] = np.clip(raw, np.float32(low), np.float32(low + peak))
+        return inside
 
     def _timed(self, action: Callable[[Any], Any], argument: Any) -> tuple[Any, float | None]:
         """What the action gives, and the median of its times; the first call warms up and is not timed."""

@@ -1,13 +1,13 @@
 """What an evaluation found: one row per item and level, their means, the codebooks, the speed. Plain values only.
 
-    Evaluation
-    ├── items: ItemResult        one file
-    │   └── levels: LevelResult  the first 1 .. K codebooks (K alone where levels cannot be dropped)
-    │       └── peers            the known codecs at the same nominal rate
-    ├── mean: MeanLevel          the mean of the items' figures, level by level
-    ├── codebooks: CodebookUse   over all items together
-    ├── speed: Speed
-    └── failures: Failure        items that could not be read or encoded
+Evaluation
+├── items: ItemResult        one file
+│   └── levels: LevelResult  the first 1 .. K codebooks (K alone where levels cannot be dropped)
+│       └── peers            the known codecs at the same nominal rate
+├── mean: MeanLevel          the mean of the items' figures, level by level
+├── codebooks: CodebookUse   over all items together
+├── speed: Speed
+└── failures: Failure        items that could not be read or encoded
 """
 
 from __future__ import annotations
@@ -280,17 +280,3 @@ def _mean(values: Iterable[float]) -> float:
 def rounded(value: float | None, digits: int) -> str:
     """A measure as a table shows it: "27.56", "inf", "-" where there is none."""
     return "-" if value is None else "inf" if math.isinf(value) else f"{value:.{digits}f}"
-
-
-__all__ = [
-    "CodebookUse",
-    "Evaluation",
-    "Failure",
-    "ItemResult",
-    "LevelResult",
-    "MeanLevel",
-    "Speed",
-    "as_json",
-    "mean_quality",
-    "rounded",
-]

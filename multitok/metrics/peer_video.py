@@ -122,7 +122,8 @@ def to_yuv420(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         halved = difference.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
         parts.append(halved * _CHROMA_SPAN + _CHROMA_MIDDLE)
     flat = np.concatenate([part.reshape(-1) for part in parts])
-    return np.clip(np.rint(flat), 0, 255).astype(np.uint8).reshape(-1, width)
+    planes: NDArray[np.uint8] = np.clip(np.rint(flat), 0, 255).astype(np.uint8).reshape(-1, width)
+    return planes
 
 
 def from_yuv420(planes: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -145,7 +146,8 @@ def from_yuv420(planes: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     rgb[:, :, 2] = luma + blue * (2 * (1 - _LUMA[2]))
     rgb[:, :, 0] = luma + red * (2 * (1 - _LUMA[0]))
     rgb[:, :, 1] = (luma - _LUMA[0] * rgb[:, :, 0] - _LUMA[2] * rgb[:, :, 2]) / _LUMA[1]
-    return np.clip(np.rint(rgb[:height, :width] * 255), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(rgb[:height, :width] * 255), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _doubled(plane: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

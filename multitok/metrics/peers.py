@@ -11,13 +11,14 @@
 | volume   | x265       | PyAV, slices as frames, 12-bit grey, else as above                                      |
 
 Of a picture the whole file counts. Of a clip the elementary stream counts, without container and without the text in
-which x264 lists its settings; pictures between key frames are up to 250, the encoders' default. Settings are searched
-by bisection, for a better setting makes a larger file but for rare steps of a few bytes: what is found never takes
-more than it may, and very rarely a better one that fits is passed over.
+which x264 lists its settings; key frames are up to 250 frames apart, the encoders' default. Settings are searched by
+halving and guessing, for a better setting makes a larger file but for rare steps of a few bytes: what is found never
+takes more than it may, and very rarely a better one that fits is passed over.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -152,23 +153,32 @@ class _Search:
         return PeerResult(reason=self._reason)
 
     def _found(self, max_bits: float) -> PeerResult:
-        # Invariant: `fits` does (or is before the first setting), `beyond` does not (or is behind the last).
-        fits, beyond = -1, len(self._codec.settings)
+        # Invariant: `fits` does (or is before the first setting), no known one from `beyond` on does.
+        known = {index: self._fits(index, max_bits) for index in self._payloads}
+        fits = max((index for index, small in known.items() if small), default=-1)
+        beyond = min((index for index in known if index > fits), default=len(self._codec.settings))
+        halve = True
         while beyond - fits > 1:
-            tried = self._known_between(fits, beyond)
-            if len(self._payload(tried)) * 8 <= max_bits:
-                fits = tried
-            else:
-                beyond = tried
+            tried = (fits + beyond) // 2 if halve else self._guess(fits, beyond, max_bits)
+            fits, beyond = (tried, beyond) if self._fits(tried, max_bits) else (fits, tried)
+            halve = not halve
         if fits < 0:
             return PeerResult(reason=f"its smallest file has {len(self._payload(0)):,} bytes")
         return PeerResult(self._codec.settings[fits], len(self._payload(fits)), self._quality(fits))
 
-    def _known_between(self, low: int, high: int) -> int:
-        """The middle, or a setting near it whose file is there already."""
-        middle, reach = (low + high) // 2, (high - low) // 8
-        near = [i for i in self._payloads if low < i < high and abs(i - middle) <= reach]
-        return min(near, key=lambda i: (abs(i - middle), i), default=middle)
+    def _guess(self, low: int, high: int, max_bits: float) -> int:
+        """Where the limit should lie between two settings: sizes grow about exponentially."""
+        if low not in self._payloads or high not in self._payloads:
+            return (low + high) // 2
+        smaller, larger, wanted = (math.log(bits) for bits in (self._bits(low), self._bits(high), max_bits))
+        guess = low + int((high - low) * (wanted - smaller) / max(larger - smaller, 1e-9))
+        return min(max(guess, low + 1), high - 1)
+
+    def _fits(self, index: int, max_bits: float) -> bool:
+        return self._bits(index) <= max_bits
+
+    def _bits(self, index: int) -> int:
+        return len(self._payload(index)) * 8
 
     def _payload(self, index: int) -> bytes:
         if index not in self._payloads:
