@@ -39,6 +39,7 @@ from multitok.nets.anchors.cosmos_parts import (
     unhaar,
     video_attention,
 )
+from multitok.nets.anchors.shapes import count
 
 LEVELS = (8, 8, 8, 5, 5, 5)
 # The channels count the pairs' sums and differences of these axes of [B, C, H, W] or [B, C, T, H, W], slowest first.
@@ -132,17 +133,12 @@ class CosmosConfig:
 
 def _widths(shapes: Mapping[str, tuple[int, ...]], first: str, each: str) -> dict[str, int | tuple[int, ...]]:
     channels = shapes[f"encoder.{first}"][0]
-    levels = _count(shapes, r"encoder\.down\.(\d+)\.")
+    levels = count(shapes, r"encoder\.down\.(\d+)\.")
     return {
         "channels": channels,
         "multipliers": tuple(shapes[f"encoder.down.{i}.block.0.{each}"][0] // channels for i in range(levels)),
-        "blocks": _count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
+        "blocks": count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
     }
-
-
-def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
-    found = (re.match(pattern, key) for key in shapes)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
 def _block(config: CosmosConfig, before: int, after: int) -> nn.Module:
@@ -286,7 +282,7 @@ class Fsq(nn.Module):
         self.levels = levels
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """[..., D] -> the code vectors [..., D] in [-1, 1], gradients straight through the rounding, and codes [...]."""
+        """[..., D] -> code vectors [..., D] in [-1, 1], gradients straight through the rounding, and codes [...]."""
         levels = torch.tensor(self.levels, device=latents.device)
         latents = latents.float()
         reach = (levels - 1) * (1 + self.MARGIN) / 2
@@ -328,7 +324,7 @@ class Cosmos(nn.Module):
         self.quantizer = Fsq(LEVELS)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The reconstruction of [B, 3, ...] in [-1, 1], differentiable: gradients pass straight through the rounding."""
+        """The reconstruction of [B, 3, ...] in [-1, 1], differentiable: gradients pass straight through rounding."""
         return self._decode(self._quantized(pixels)[0])
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Emu3's vision tokenizer, as `transformers` names its 495 tensors: frames through a 2-D VQGAN, then convolutions in time.
+"""Emu3's vision tokenizer under the names of `transformers`: frames through a 2-D VQGAN, then convolutions in time.
 
     [B, 3, T, H, W] in [-1, 1] -> frame by frame, 8 x down -> in time, 4 x down -> nearest code -> [B, 1, t, h, w]
 
@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multitok.codebook import quantize_straight_through
-from multitok.nets.anchors.blocks import NORM_EPSILON, NORM_GROUPS, Downsample, Upsample, group_norm
+from multitok.nets.anchors.blocks import group_norm
+from multitok.nets.anchors.emu3_parts import CausalConv3d, Level, Middle, SpatialNorm, Stack, TemporalBlock, TimeConv
+from multitok.nets.anchors.shapes import count
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,18 @@ class Emu3Config:
         """
         channels = shapes["encoder.conv_in.weight"][0]
         level = r"encoder\.down_block\.down\.(\d+)\."
-        levels = _count(shapes, level)
+        levels = count(shapes, level)
         return cls(
             channels=channels,
             multipliers=tuple(
                 shapes[f"encoder.down_block.down.{i}.block.0.conv1.weight"][0] // channels for i in range(levels)
             ),
-            blocks=_count(shapes, r"encoder\.down_block\.down\.0\.block\.(\d+)\."),
+            blocks=count(shapes, r"encoder\.down_block\.down\.0\.block\.(\d+)\."),
             attention=tuple(i for i in range(levels) if f"encoder.down_block.down.{i}.attn.0.q_proj.weight" in shapes),
             latent=shapes["encoder.conv_out.weight"][0],
             dim=shapes["quantize.embedding.weight"][1],
             codebook_size=shapes["quantize.embedding.weight"][0],
-            temporal_downs=_count(shapes, r"encoder\.time_conv\.(\d+)\."),
+            temporal_downs=count(shapes, r"encoder\.time_conv\.(\d+)\."),
             heads=heads,
         )
 
@@ -87,171 +89,6 @@ class Emu3Config:
         """Frames, rows and columns of pixels per code."""
         space: int = 2 ** (len(self.multipliers) - 1)
         return int(2**self.temporal_downs), space, space
-
-
-class CausalConv3d(nn.Module):
-    """A convolution over [B, C, T, H, W] that looks two frames back, past the start into zeros."""
-
-    def __init__(self, before: int, after: int, kernel: tuple[int, int, int], *, time_stride: int = 1) -> None:
-        super().__init__()
-        self.padding = (kernel[2] // 2,) * 2 + (kernel[1] // 2,) * 2 + (2, 0)
-        self.conv = nn.Conv3d(before, after, kernel, stride=(time_stride, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> the same, T over `time_stride`."""
-        out: Tensor = self.conv(functional.pad(x, self.padding))
-        return out
-
-
-class TemporalBlock(nn.Module):
-    """A residual block in space and time, normalised by the running statistics that were saved."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm3d(channels)
-        self.conv1 = CausalConv3d(channels, channels, (3, 3, 3))
-        self.norm2 = nn.BatchNorm3d(channels)
-        self.conv2 = CausalConv3d(channels, channels, (3, 3, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> the same."""
-        inner = self.conv1(functional.silu(self.norm1(x)))
-        out: Tensor = x + self.conv2(functional.silu(self.norm2(inner)))
-        return out
-
-
-class TimeConv(nn.Module):
-    """Halves or doubles the number of frames."""
-
-    def __init__(self, channels: int, *, up: bool) -> None:
-        super().__init__()
-        self.up = up
-        self.conv = CausalConv3d(channels, channels, (3 if up else 4, 3, 3), time_stride=1 if up else 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> the same, T halved or doubled."""
-        out: Tensor = self.conv(x.repeat_interleave(2, dim=2) if self.up else x)
-        return functional.silu(out)
-
-
-class SpatialNorm(nn.Module):
-    """A group norm whose scale and shift are read off the code vectors, upsampled to its input."""
-
-    def __init__(self, channels: int, dim: int) -> None:
-        super().__init__()
-        self.norm_layer = group_norm(channels)
-        self.conv_y = nn.Conv2d(dim, channels, 1)
-        self.conv_b = nn.Conv2d(dim, channels, 1)
-
-    def forward(self, x: Tensor, quantized: Tensor | None) -> Tensor:
-        """[B, C, H, W] and code vectors [B, D, h, w] -> [B, C, H, W]."""
-        assert quantized is not None
-        quantized = functional.interpolate(quantized, size=x.shape[-2:], mode="nearest")
-        out: Tensor = self.norm_layer(x) * self.conv_y(quantized) + self.conv_b(quantized)
-        return out
-
-
-class PlainNorm(nn.GroupNorm):
-    """A group norm that ignores the code vectors: the encoder has none."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(NORM_GROUPS, channels, eps=NORM_EPSILON)
-
-    def forward(self, x: Tensor, quantized: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] -> the same."""
-        return super().forward(x)
-
-
-def _norm(channels: int, dim: int | None) -> PlainNorm | SpatialNorm:
-    return PlainNorm(channels) if dim is None else SpatialNorm(channels, dim)
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions around a skip; `dim` makes its norms follow the code vectors."""
-
-    def __init__(self, before: int, after: int, dim: int | None = None) -> None:
-        super().__init__()
-        self.norm1 = _norm(before, dim)
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
-        self.norm2 = _norm(after, dim)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
-        self.nin_shortcut = None if before == after else nn.Conv2d(before, after, 1)
-
-    def forward(self, x: Tensor, quantized: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] -> [B, C', H, W]."""
-        inner = self.conv1(functional.silu(self.norm1(x, quantized)))
-        inner = self.conv2(functional.silu(self.norm2(inner, quantized)))
-        out: Tensor = inner + (x if self.nin_shortcut is None else self.nin_shortcut(x))
-        return out
-
-
-class Attention(nn.Module):
-    """Every position of a frame looks at every other; adds to its input."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(channels, channels) for _ in range(4))
-
-    def forward(self, x: Tensor, normed: Tensor) -> Tensor:
-        """[B, C, H, W] and the same after its norm -> [B, C, H, W]."""
-        flat = normed.flatten(2).transpose(1, 2)
-        parts = (project(flat) for project in (self.q_proj, self.k_proj, self.v_proj))
-        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        seen = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        out: Tensor = x + self.out_proj(seen).transpose(1, 2).reshape(x.shape)
-        return out
-
-
-class Middle(nn.Module):
-    """Block, attention, block at the coarsest resolution."""
-
-    def __init__(self, channels: int, heads: int, dim: int | None = None) -> None:
-        super().__init__()
-        self.block_1 = ResidualBlock(channels, channels, dim)
-        self.attn_1 = Attention(channels, heads)
-        self.attn_norm = _norm(channels, dim)
-        self.block_2 = ResidualBlock(channels, channels, dim)
-
-    def forward(self, x: Tensor, quantized: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] -> the same."""
-        x = self.block_1(x, quantized)
-        x = self.attn_1(x, self.attn_norm(x, quantized))
-        out: Tensor = self.block_2(x, quantized)
-        return out
-
-
-class Level(nn.Module):
-    """The blocks of one resolution, and the step to the next; None where there is none."""
-
-    def __init__(
-        self, widths: list[int], *, attention: bool, heads: int, dim: int | None, down: bool = False, up: bool = False
-    ) -> None:
-        super().__init__()
-        steps = list(zip(widths, widths[1:], strict=False))
-        self.block = nn.ModuleList(ResidualBlock(before, after, dim) for before, after in steps)
-        self.attn = nn.ModuleList(Attention(after, heads) for _, after in steps if attention)
-        self.attn_norms = nn.ModuleList(_norm(after, dim) for _, after in steps if attention)
-        self.downsample = Downsample(widths[-1]) if down else None
-        self.upsample = Upsample(widths[-1]) if up else None
-
-    def forward(self, x: Tensor, quantized: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] -> the input of the next resolution."""
-        for i, block in enumerate(self.block):
-            x = block(x, quantized)
-            if len(self.attn):
-                x = self.attn[i](x, self.attn_norms[i](x, quantized))
-        for step in (self.downsample, self.upsample):
-            x = x if step is None else step(x)
-        return x
-
-
-class _Stack(nn.Module):
-    """A list of levels under the name that the checkpoint gives it: `down` or `up`."""
-
-    def __init__(self, name: str, levels: list[Level]) -> None:
-        super().__init__()
-        self.add_module(name, nn.ModuleList(levels))
 
 
 class Encoder(nn.Module):
@@ -272,7 +109,7 @@ class Encoder(nn.Module):
             )
             for i in range(last + 1)
         ]
-        self.down_block = _Stack("down", self.levels)
+        self.down_block = Stack("down", self.levels)
         self.middle_block = Middle(widths[-1], config.heads)
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
@@ -281,14 +118,19 @@ class Encoder(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """[B, 3, T, H, W] -> [B, latent, t, h, w]."""
-        x = self.conv_in(video.transpose(1, 2).flatten(0, 1))
-        for level in self.levels:
-            x = level(x)
-        x = self.conv_out(functional.silu(self.norm_out(self.middle_block(x))))
+        frames = video.transpose(1, 2).flatten(0, 1)
+        x = torch.cat([self._space(part) for part in frames.split(_together(frames))])
         x = x.unflatten(0, (len(video), -1)).transpose(1, 2)
         for layer in (*self.time_conv, *self.time_res_stack):
             x = layer(x)
         return x
+
+    def _space(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.levels:
+            x = level(x)
+        out: Tensor = self.conv_out(functional.silu(self.norm_out(self.middle_block(x))))
+        return out
 
 
 class Decoder(nn.Module):
@@ -312,7 +154,7 @@ class Decoder(nn.Module):
             )
             for i in range(last + 1)
         ]
-        self.up_block = _Stack("up", self.levels)
+        self.up_block = Stack("up", self.levels)
         self.norm_out = SpatialNorm(widths[0], config.dim)
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
@@ -322,12 +164,22 @@ class Decoder(nn.Module):
         both = torch.cat((latents, quantized))
         for layer in (*self.time_res_stack, *self.time_conv):
             both = layer(both)
-        x, quantized = (half.transpose(1, 2).flatten(0, 1) for half in both.chunk(2))
+        frames, quantized = (half.transpose(1, 2).flatten(0, 1) for half in both.chunk(2))
+        size = _together(frames)
+        x = torch.cat([self._space(*parts) for parts in zip(frames.split(size), quantized.split(size), strict=True)])
+        return x.unflatten(0, (len(latents), -1)).transpose(1, 2)
+
+    def _space(self, x: Tensor, quantized: Tensor) -> Tensor:
         x = self.middle_block(self.conv_in(x), quantized)
         for level in reversed(self.levels):
             x = level(x, quantized)
-        x = self.conv_out(functional.silu(self.norm_out(x, quantized)))
-        return x.unflatten(0, (len(latents), -1)).transpose(1, 2)
+        out: Tensor = self.conv_out(functional.silu(self.norm_out(x, quantized)))
+        return out
+
+
+def _together(frames: Tensor) -> int:
+    """Frames to run at once: all where gradients are wanted, else one, since no frame depends on another in space."""
+    return len(frames) if torch.is_grad_enabled() else 1
 
 
 class Codes(nn.Module):
@@ -401,8 +253,3 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Its projections were convolutions of one pixel.
         out[key] = value[:, :, 0, 0] if "_proj.weight" in key and value.ndim == 4 else value
     return out
-
-
-def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
-    found = (re.match(pattern, key) for key in shapes)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)

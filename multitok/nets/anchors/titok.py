@@ -17,7 +17,6 @@ Source:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +27,7 @@ from torch.nn import functional
 
 from multitok.nets.anchors.blocks import group_norm
 from multitok.nets.anchors.lookup import VectorLookup
+from multitok.nets.anchors.shapes import count
 
 # Channels of an attention head in every published size.
 HEAD_WIDTH = 64
@@ -102,9 +102,9 @@ class TitokConfig:
             dim=dim,
             codebook_size=codebook_size,
             encoder_width=shapes["encoder.ln_pre.weight"][0],
-            encoder_layers=_count(shapes, r"encoder\.transformer\.(\d+)\."),
+            encoder_layers=count(shapes, r"encoder\.transformer\.(\d+)\."),
             decoder_width=shapes["decoder.ln_pre.weight"][0],
-            decoder_layers=_count(shapes, r"decoder\.transformer\.(\d+)\."),
+            decoder_layers=count(shapes, r"decoder\.transformer\.(\d+)\."),
             cosine=first_generation if cosine is None else cosine,
             pixels=_pixel_config(shapes) if first_generation else None,
         )
@@ -112,18 +112,13 @@ class TitokConfig:
 
 def _pixel_config(shapes: Mapping[str, tuple[int, ...]]) -> PixelConfig:
     codebook_size, dim = shapes["pixel_quantize.embedding.weight"]
-    levels = _count(shapes, r"pixel_decoder\.up\.(\d+)\.")
+    levels = count(shapes, r"pixel_decoder\.up\.(\d+)\.")
     return PixelConfig(
         codebook_size=codebook_size,
         dim=dim,
         widths=tuple(shapes[f"pixel_decoder.up.{i}.block.0.conv1.weight"][0] for i in range(levels)),
-        blocks=_count(shapes, r"pixel_decoder\.mid\.(\d+)\."),
+        blocks=count(shapes, r"pixel_decoder\.mid\.(\d+)\."),
     )
-
-
-def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
-    found = (re.match(pattern, key) for key in shapes)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
 class Layer(nn.Module):
@@ -145,7 +140,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """What encoder and decoder share: a class token, P patches and N latents, each with its position, through layers."""
+    """What encoder and decoder share: a class token, P patches and N latents with their positions, through layers."""
 
     def __init__(self, patches: int, latents: int, width: int, layers: int) -> None:
         super().__init__()
