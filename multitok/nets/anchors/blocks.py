@@ -13,9 +13,21 @@ NORM_GROUPS = 32
 NORM_EPSILON = 1e-6
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm as all of them have it: over the whole picture, which is why codes depend on the picture's size."""
-    return nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPSILON)
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm as all of them have it: over the whole picture, which is why codes depend on the picture's size.
+
+    Args:
+        channels: C.
+        affine: Whether there are weights and biases.
+    """
+
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
+        super().__init__(NORM_GROUPS, channels, eps=NORM_EPSILON, affine=affine)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """[B, C, H, W] to the same."""
+        # Not `functional.group_norm`: that refuses a single value in a group, which narrow nets have at 1 x 1.
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class ResBlock(nn.Module):
@@ -29,9 +41,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.norm1 = group_norm(channels_in)
+        self.norm1 = GroupNorm(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias)
-        self.norm2 = group_norm(channels_out)
+        self.norm2 = GroupNorm(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=bias)
         self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=bias) if channels_in != channels_out else None
 
@@ -52,7 +64,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)

@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     Lookup: TypeAlias = "VectorLookup | GumbelLookup | SignLookup"
 
 
+class CodeTable(nn.Module):
+    """A codebook as `nn.Embedding` has it, but for random first values: those are slow to make, and overwritten.
+
+    Args:
+        codebook_size: V.
+        codebook_dim: D.
+    """
+
+    def __init__(self, codebook_size: int, codebook_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(codebook_size, codebook_dim))
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Code vectors [..., D] of codes [...]."""
+        return F.embedding(codes, self.weight)
+
+
 class VectorLookup(nn.Module):
     """The nearest row of a codebook.
 
@@ -34,7 +51,7 @@ class VectorLookup(nn.Module):
 
     def __init__(self, codebook_size: int, codebook_dim: int, metric: str) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(codebook_size, codebook_dim)
+        self.embedding = CodeTable(codebook_size, codebook_dim)
         self.metric = metric
 
     def encode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -69,7 +86,7 @@ class GumbelLookup(nn.Module):
     def __init__(self, codebook_size: int, codebook_dim: int, latent_channels: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(latent_channels, codebook_size, 1)
-        self.embed = nn.Embedding(codebook_size, codebook_dim)
+        self.embed = CodeTable(codebook_size, codebook_dim)
 
     def encode(self, latents: torch.Tensor) -> torch.Tensor:
         """Codes of latents."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from multitok.nets.anchors.blocks import NORM_EPSILON, NORM_GROUPS, ResBlock, group_norm
+from multitok.nets.anchors.blocks import NORM_EPSILON, GroupNorm, ResBlock
 from multitok.nets.anchors.lookup import SignLookup
 from multitok.nets.anchors.vqgan import ConvShape
 
@@ -51,7 +51,7 @@ class AdaptiveNorm(nn.Module):
 
     def __init__(self, latent_channels: int, channels: int) -> None:
         super().__init__()
-        self.gn = nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPSILON, affine=False)
+        self.gn = GroupNorm(channels, affine=False)
         self.gamma = nn.Linear(latent_channels, channels)
         self.beta = nn.Linear(latent_channels, channels)
 
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
             level.downsample = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.down = nn.ModuleList(levels)
         self.mid_block = _middle(widths[-1], shape.num_res_blocks)
-        self.norm_out = group_norm(widths[-1])
+        self.norm_out = GroupNorm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], shape.latent_channels, 1)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -137,7 +137,7 @@ class Decoder(nn.Module):
             level.upsample = SpaceUpsample(channels)
         self.up = nn.ModuleList(levels)
         self.adaptive = nn.ModuleList(AdaptiveNorm(shape.latent_channels, below) for below in widths[1:])
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = GroupNorm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, quantized: torch.Tensor) -> torch.Tensor:

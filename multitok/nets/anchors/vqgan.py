@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from multitok.nets.anchors.blocks import Attention, Downsample, ResBlock, Upsample, group_norm
+from multitok.nets.anchors.blocks import Attention, Downsample, GroupNorm, ResBlock, Upsample
 
 if TYPE_CHECKING:
     from multitok.nets.anchors.lookup import Lookup
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
             level.downsample = Downsample(level.block[-1].conv2.out_channels)
         self.down = nn.ModuleList(levels)
         self.mid = Middle(widths[-1])
-        self.norm_out = group_norm(widths[-1])
+        self.norm_out = GroupNorm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], shape.latent_channels, 3, padding=1)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -145,7 +145,7 @@ class Decoder(nn.Module):
         for level in levels[1:]:
             level.upsample = Upsample(level.block[-1].conv2.out_channels)
         self.up = nn.ModuleList(levels)
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = GroupNorm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:

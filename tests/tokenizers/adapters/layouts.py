@@ -110,7 +110,10 @@ def open_magvit2(widths: tuple[int, ...], *, blocks: int = 2, bits: int = 6) -> 
     shapes |= dict(_conv("decoder.conv_in", bits, before, 3))
     for i in reversed(range(len(widths))):
         for part in ("gamma", "beta"):
-            shapes |= {f"decoder.adaptive.{i}.{part}.weight": (before, bits), f"decoder.adaptive.{i}.{part}.bias": (before,)}
+            shapes |= {
+                f"decoder.adaptive.{i}.{part}.weight": (before, bits),
+                f"decoder.adaptive.{i}.{part}.bias": (before,),
+            }
         for j in range(blocks):
             shapes |= dict(_res(f"decoder.up.{i}.block.{j}", before, widths[i], bias=False))
             before = widths[i]
