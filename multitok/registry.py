@@ -32,6 +32,11 @@ ADAPTERS: dict[str, str] = {
     "llamagen": "multitok.tokenizers.llamagen:LlamaGen",
     "chameleon": "multitok.tokenizers.chameleon:Chameleon",
     "open-magvit2": "multitok.tokenizers.open_magvit2:OpenMagvit2",
+    "emu3": "multitok.tokenizers.emu3:Emu3",
+    "emu3-image": "multitok.tokenizers.emu3:Emu3Image",
+    "cosmos-image": "multitok.tokenizers.cosmos:CosmosImage",
+    "cosmos-video": "multitok.tokenizers.cosmos:CosmosVideo",
+    "titok": "multitok.tokenizers.titok:Titok",
 }
 
 # Which extra brings a module that a tokenizer may fail to import.

@@ -146,7 +146,7 @@ def _block(config: CosmosConfig, before: int, after: int) -> nn.Module:
 
 
 def _norm(config: CosmosConfig, channels: int) -> nn.Module:
-    return FrameNorm(channels) if config.video else blocks.group_norm(channels)
+    return FrameNorm(channels) if config.video else blocks.GroupNorm(channels)
 
 
 def _conv(config: CosmosConfig, before: int, after: int) -> nn.Module:
@@ -315,6 +315,7 @@ class Cosmos(nn.Module):
 
     def __init__(self, config: CosmosConfig) -> None:
         super().__init__()
+        self.config = config
         dim = len(LEVELS)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)

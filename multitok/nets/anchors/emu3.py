@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multitok.codebook import quantize_straight_through
-from multitok.nets.anchors.blocks import group_norm
+from multitok.nets.anchors.blocks import GroupNorm
 from multitok.nets.anchors.emu3_parts import CausalConv3d, Level, Middle, SpatialNorm, Stack, TemporalBlock, TimeConv
 from multitok.nets.anchors.shapes import count
 
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
         ]
         self.down_block = Stack("down", self.levels)
         self.middle_block = Middle(widths[-1], config.heads)
-        self.norm_out = group_norm(widths[-1])
+        self.norm_out = GroupNorm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
         self.time_conv = nn.ModuleList(TimeConv(config.latent, up=False) for _ in range(config.temporal_downs))
         self.time_res_stack = nn.ModuleList(TemporalBlock(config.latent) for _ in range(config.blocks))
@@ -199,6 +199,7 @@ class Emu3(nn.Module):
 
     def __init__(self, config: Emu3Config) -> None:
         super().__init__()
+        self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quantize = Codes(config.codebook_size, config.dim)

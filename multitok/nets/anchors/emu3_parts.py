@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multitok.nets.anchors.blocks import NORM_EPSILON, NORM_GROUPS, Downsample, Upsample, group_norm
+from multitok.nets.anchors.blocks import Downsample, GroupNorm, Upsample
 
 
 class CausalConv3d(nn.Module):
@@ -66,7 +66,7 @@ class SpatialNorm(nn.Module):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        self.norm_layer = group_norm(channels)
+        self.norm_layer = GroupNorm(channels)
         self.conv_y = nn.Conv2d(dim, channels, 1)
         self.conv_b = nn.Conv2d(dim, channels, 1)
 
@@ -78,11 +78,8 @@ class SpatialNorm(nn.Module):
         return out
 
 
-class PlainNorm(nn.GroupNorm):
+class PlainNorm(GroupNorm):
     """A group norm that ignores the code vectors: the encoder has none."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(NORM_GROUPS, channels, eps=NORM_EPSILON)
 
     def forward(self, x: Tensor, quantized: Tensor | None = None) -> Tensor:
         """[B, C, H, W] -> the same."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multitok.nets.anchors.blocks import group_norm
+from multitok.nets.anchors.blocks import GroupNorm
 from multitok.nets.anchors.lookup import VectorLookup
 from multitok.nets.anchors.shapes import count
 
@@ -219,9 +219,9 @@ class PixelBlock(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.norm1 = group_norm(before)
+        self.norm1 = GroupNorm(before)
         self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        self.norm2 = group_norm(after)
+        self.norm2 = GroupNorm(after)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.nin_shortcut = None if before == after else nn.Conv2d(after, after, 1, bias=False)
 
@@ -261,7 +261,7 @@ class PixelDecoder(nn.Module):
         self.up = nn.ModuleList(
             PixelLevel([widths[i + 1]] + [widths[i]] * config.blocks, up=i != 0) for i in range(len(config.widths))
         )
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = GroupNorm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, quantized: Tensor) -> Tensor:
@@ -294,6 +294,7 @@ class Titok(nn.Module):
 
     def __init__(self, config: TitokConfig) -> None:
         super().__init__()
+        self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.latent_tokens = nn.Parameter(torch.zeros(config.latents, config.encoder_width))
