@@ -171,10 +171,10 @@ class AnchorNetwork(TokenizerBase[NDArray[np.uint8]]):
                 f"codes over a grid {codes.grid} for extent {codes.extent}: {self.kind!r} makes a grid "
                 f"{self.grid(codes.extent)} of it"
             )
-        crop = tuple(slice(n) for n in codes.extent)
+        crop = (slice(1), slice(None), *(slice(n) for n in codes.extent))
         with torch.inference_mode():
             pixels = self.run_decoder(torch.from_numpy(codes.values.astype(np.int64)).to(self._device()))
-            values = self.to_bytes(pixels[0][(slice(None), *crop)])
+            values = self.to_bytes(pixels[crop])[0]
         return np.ascontiguousarray(np.moveaxis(values.to("cpu", torch.uint8).numpy(), 0, -1))
 
     def num_tokens(self, extent: tuple[int, ...], /) -> int:
@@ -278,4 +278,5 @@ def steps_of_float32(half: float) -> NDArray[np.float32]:
         half: 0.5 for -1 to 1, 0 for 0 to 1.
     """
     values = np.arange(256, dtype=np.float32) / np.float32(255)
-    return (values - np.float32(half)) / np.float32(half) if half else values
+    scaled: NDArray[np.float32] = (values - np.float32(half)) / np.float32(half) if half else values
+    return scaled

@@ -23,7 +23,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class CosmosImage(AnchorNetwork):
 
     kind = "cosmos-image"
     modality = Modality.IMAGE
-    grid_axes = ("h", "w")
+    grid_axes: ClassVar[tuple[str, ...]] = ("h", "w")
 
     @classmethod
     def read(cls, folder: Path) -> dict[str, torch.Tensor]:
@@ -97,7 +97,7 @@ class CosmosVideo(CosmosImage):
 
     kind = "cosmos-video"
     modality = Modality.VIDEO
-    grid_axes = ("t", "h", "w")
+    grid_axes: ClassVar[tuple[str, ...]] = ("t", "h", "w")
 
     @classmethod
     def read_options(cls, folder: Path) -> dict[str, Json]:
@@ -163,7 +163,8 @@ def _read_torchscript(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
+        load: Any = torch.jit.load
+        return dict(load(str(file), map_location="cpu").state_dict())
     except (RuntimeError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{file} is not a whole TorchScript file ({reason}): copy it again") from error

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class Emu3(AnchorNetwork):
 
     kind = "emu3"
     modality = Modality.VIDEO
-    grid_axes = ("t", "h", "w")
+    grid_axes: ClassVar[tuple[str, ...]] = ("t", "h", "w")
 
     @classmethod
     def read(cls, folder: Path) -> dict[str, torch.Tensor]:
@@ -96,7 +96,7 @@ class Emu3Image(Emu3):
 
     kind = "emu3-image"
     modality = Modality.IMAGE
-    grid_axes = ("h", "w")
+    grid_axes: ClassVar[tuple[str, ...]] = ("h", "w")
 
     @classmethod
     def stride_of(cls, module: Any) -> tuple[int, ...]:

@@ -110,18 +110,19 @@ class Titok(AnchorNetwork):
         import torch
 
         side = self._module.config.side
-        rows = [
-            torch.cat([super(Titok, self).run_encoder(square) for square in row.split(side, 3)], 2)
-            for row in pixels.split(side, 2)
-        ]
-        return torch.cat(rows, 1)
+        down, across = (range(0, n, side) for n in pixels.shape[2:])
+        encode = super().run_encoder
+        squares = ([pixels[:, :, y : y + side, x : x + side] for x in across] for y in down)
+        return torch.cat([torch.cat([encode(square) for square in row], 2) for row in squares], 1)
 
     def run_decoder(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes to pixels [1, 3, H, W], square by square."""
         import torch
 
-        rows = [
-            torch.cat([super(Titok, self).run_decoder(c) for c in row.split(self._module.config.latents, 2)], 3)
-            for row in codes.split(1, 1)
-        ]
-        return torch.cat(rows, 2)
+        latents = self._module.config.latents
+        decode = super().run_decoder
+        squares = (
+            [codes[:, y : y + 1, x : x + latents] for x in range(0, codes.shape[2], latents)]
+            for y in range(codes.shape[1])
+        )
+        return torch.cat([torch.cat([decode(square) for square in row], 3) for row in squares], 2)

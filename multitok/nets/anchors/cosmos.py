@@ -22,6 +22,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ class CosmosConfig:
         return self.space_steps <= most and self.time_steps <= min(most - 1, self.space_steps)
 
 
-def _widths(shapes: Mapping[str, tuple[int, ...]], first: str, each: str) -> dict[str, int | tuple[int, ...]]:
+def _widths(shapes: Mapping[str, tuple[int, ...]], first: str, each: str) -> dict[str, Any]:
     channels = shapes[f"encoder.{first}"][0]
     levels = count(shapes, r"encoder\.down\.(\d+)\.")
     return {
@@ -246,7 +247,7 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents to pixels."""
-        x = self.mid(self.conv_in(latents))
+        x: Tensor = self.mid(self.conv_in(latents))
         for level in reversed(self.up):
             x = level(x)
         x = self.conv_out(functional.silu(self.norm_out(x)))

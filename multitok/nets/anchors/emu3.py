@@ -119,8 +119,8 @@ class Encoder(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """[B, 3, T, H, W] -> [B, latent, t, h, w]."""
         frames = video.transpose(1, 2).flatten(0, 1)
-        x = torch.cat([self._space(part) for part in frames.split(_together(frames))])
-        x = x.unflatten(0, (len(video), -1)).transpose(1, 2)
+        x = torch.cat([self._space(part) for part in _parts(frames)])
+        x = x.reshape(len(video), -1, *x.shape[1:]).transpose(1, 2)
         for layer in (*self.time_conv, *self.time_res_stack):
             x = layer(x)
         return x
@@ -165,9 +165,8 @@ class Decoder(nn.Module):
         for layer in (*self.time_res_stack, *self.time_conv):
             both = layer(both)
         frames, quantized = (half.transpose(1, 2).flatten(0, 1) for half in both.chunk(2))
-        size = _together(frames)
-        x = torch.cat([self._space(*parts) for parts in zip(frames.split(size), quantized.split(size), strict=True)])
-        return x.unflatten(0, (len(latents), -1)).transpose(1, 2)
+        x = torch.cat([self._space(*parts) for parts in zip(_parts(frames), _parts(quantized), strict=True)])
+        return x.reshape(len(latents), -1, *x.shape[1:]).transpose(1, 2)
 
     def _space(self, x: Tensor, quantized: Tensor) -> Tensor:
         x = self.middle_block(self.conv_in(x), quantized)
@@ -177,9 +176,9 @@ class Decoder(nn.Module):
         return out
 
 
-def _together(frames: Tensor) -> int:
+def _parts(frames: Tensor) -> list[Tensor]:
     """Frames to run at once: all where gradients are wanted, else one, since no frame depends on another in space."""
-    return len(frames) if torch.is_grad_enabled() else 1
+    return [frames] if torch.is_grad_enabled() else [frames[i : i + 1] for i in range(len(frames))]
 
 
 class Codes(nn.Module):

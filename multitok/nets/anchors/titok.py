@@ -158,7 +158,8 @@ class Transformer(nn.Module):
         x = self.ln_pre(torch.cat((image, latents + self.latent_token_positional_embedding), 1))
         for layer in self.transformer:
             x = layer(x)
-        return x
+        out: Tensor = x
+        return out
 
 
 class Encoder(Transformer):
@@ -190,27 +191,24 @@ class Decoder(Transformer):
         super().__init__(self.grid**2, config.latents, width, config.decoder_layers)
         self.decoder_embed = nn.Linear(config.dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        if config.pixels is None:
-            self.ffn = nn.Sequential(nn.Conv2d(width, 3 * config.patch**2, 1))
-            self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
-        else:
-            self.ffn = nn.Sequential(
-                nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, config.pixels.codebook_size, 1)
-            )
-            self.conv_out = None
+        steps: list[nn.Module] = [nn.Conv2d(width, 3 * config.patch**2, 1)]
+        if config.pixels is not None:
+            steps = [nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, config.pixels.codebook_size, 1)]
+        self.ffn = nn.Sequential(*steps)
+        self.conv_out = nn.Conv2d(3, 3, 3, padding=1) if config.pixels is None else None
 
     def forward(self, quantized: Tensor) -> Tensor:
         """Pixels or logits of code vectors."""
         latents = self.decoder_embed(quantized[:, :, 0].transpose(1, 2))
         x = self.run(self.mask_token.expand(len(latents), self.grid**2, -1), latents)
         patches = self.ln_post(x[:, 1 : 1 + self.grid**2])
-        out: Tensor = self.ffn(patches.transpose(1, 2).unflatten(2, (self.grid, self.grid)))
+        out: Tensor = self.ffn(patches.transpose(1, 2).reshape(len(x), -1, self.grid, self.grid))
         if self.conv_out is None:
             return out
         # Channels are (row in the patch, column in the patch, color).
         side = math.isqrt(out.shape[1] // 3)
-        rows = out.unflatten(1, (side, side, 3)).permute(0, 3, 4, 1, 5, 2)
-        pixels: Tensor = self.conv_out(rows.flatten(2, 3).flatten(3, 4))
+        colors = out.reshape(len(x), side, side, 3, self.grid, self.grid).permute(0, 3, 4, 1, 5, 2)
+        pixels: Tensor = self.conv_out(colors.flatten(2, 3).flatten(3, 4))
         return pixels
 
 
