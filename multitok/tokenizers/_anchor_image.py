@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Far above every published network; a limit for numbers read from a file.
 MAX_CHANNELS, MAX_BLOCKS = 2**16, 64
+# `nets.anchors.blocks.NORM_GROUPS`; importing that would import torch.
+NORM_GROUPS = 32
 
 
 class AnchorImage(TokenizerBase[NDArray[np.uint8]]):
@@ -59,8 +61,11 @@ class AnchorImage(TokenizerBase[NDArray[np.uint8]]):
     ) -> None:
         import torch
 
-        with torch.device("meta"):  # shapes alone: no memory, no random numbers
-            module = self.make_module(config)
+        try:
+            with torch.device("meta"):  # shapes alone: no memory, no random numbers
+                module = self.make_module(config)
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {error}") from None
         theirs = {key: their_key(key) for key in module.state_dict()}
         check_keys(where, weights, {theirs[key]: value.shape for key, value in module.state_dict().items()})
         state = {key: weights[theirs[key]].float().contiguous() for key in theirs}
@@ -202,7 +207,6 @@ def conv_shape(config: Mapping[str, Any]) -> Any:
     Raises:
         CheckpointError: A size cannot be.
     """
-    from multitok.nets.anchors.blocks import NORM_GROUPS
     from multitok.nets.anchors.vqgan import ConvShape
 
     shape = ConvShape(
@@ -248,7 +252,13 @@ def infer_shape(
         return their_key(key, 1) in weights
 
     def channels(key: str) -> int:
-        return out_channels(where, weights, their_key(key, 1))
+        found = out_channels(where, weights, their_key(key, 1))
+        if found % NORM_GROUPS:
+            raise CheckpointError(
+                f"{where}: key {their_key(key, 1)!r} has {found} channels, not a multiple of {NORM_GROUPS}: "
+                "the checkpoint is of another kind"
+            )
+        return found
 
     first = channels("encoder.conv_in.weight")
     levels = [channels("encoder.down.0.block.0.conv1.weight")]
@@ -262,7 +272,7 @@ def infer_shape(
         "level_channels": list[Json](levels),
         "num_res_blocks": blocks,
         "attention_levels": [i for i in range(len(levels)) if has(f"encoder.down.{i}.attn.0.q.weight")],
-        "latent_channels": channels("encoder.conv_out.weight"),
+        "latent_channels": out_channels(where, weights, their_key("encoder.conv_out.weight", 1)),
     }
 
 

@@ -47,7 +47,8 @@ class LlamaGen(VqganFamily):
     def pixel_values() -> NDArray[np.float32]:
         """(v / 255 - 0.5) / 0.5, each step in float32."""
         half = np.float32(0.5)
-        return (np.arange(256, dtype=np.float32) / np.float32(255) - half) / half
+        pixels: NDArray[np.float32] = (np.arange(256, dtype=np.float32) / np.float32(255) - half) / half
+        return pixels
 
 
 def _janus_key(key: str, levels: int) -> str:

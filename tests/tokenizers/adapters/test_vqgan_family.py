@@ -17,6 +17,7 @@ import multitok
 from multitok import registry
 from multitok.errors import CheckpointError, InputError, ShapeError
 from multitok.protocol import Codes, DirectoryReader
+from multitok.tokenizers import _anchor_image
 from multitok.tokenizers.chameleon import Chameleon
 from multitok.tokenizers.llamagen import LlamaGen
 from multitok.tokenizers.open_magvit2 import OpenMagvit2
@@ -258,6 +259,12 @@ def test_weights_of_any_float_dtype_are_computed_with_in_float32(tmp_path: Path,
     same = multitok.load(layouts.write(tmp_path / "full", full), kind="vqgan")
     assert {value.dtype for value in small.get_tensors().values()} == {np.dtype(np.float32)}
     assert multitok.fingerprint(small) == multitok.fingerprint(same)
+
+
+def test_the_number_of_groups_is_the_networks() -> None:
+    from multitok.nets.anchors.blocks import NORM_GROUPS
+
+    assert _anchor_image.NORM_GROUPS == NORM_GROUPS
 
 
 def test_pixels_enter_as_the_publishers_have_them() -> None:
