@@ -1,8 +1,13 @@
 """Still pictures and animations by Pillow: PNG, JPEG, WebP, GIF, BMP, TIFF -> uint8 [H, W, 3].
 
 How a picture becomes RGB: the EXIF orientation is applied; transparency is composited over white; grey, palette,
-CMYK and other modes are converted as Pillow does; 16-bit grey v becomes round(v / 257). Colour profiles are not
-applied. Pictures of 32-bit integers or floats are refused: they have no agreed white.
+CMYK and other modes are converted as Pillow does; 16-bit grey v becomes round(v / 257), of 16-bit colours the high
+byte stays. Colour profiles (ICC) are not applied: pixels keep the numbers they have in the file. Pictures of 32-bit
+integers or floats are refused: they have no agreed white.
+
+An animation is a clip: each frame is shown for as long as the file says, and one of no duration for 0.1 s, as in
+browsers. As a still it is refused, unless the number of a frame is given. A page that a PNG shows only where animations
+are not understood is no frame of it.
 
 A file cut short or with a wrong checksum is refused, never half decoded. JPEG, GIF, BMP and WebP carry no checksum,
 so a flipped bit inside their data can go unseen. libjpeg and libtiff may print a line of their own about damage.
@@ -17,13 +22,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import InputError, MediaError
+from multitok.frontend.media.geometry import VolumeInfo, as_affine
 from multitok.frontend.media.source import Source, check_size, guarded
+from multitok.frontend.media.timing import Shown
 from multitok.frontend.media.whole import check_whole, png_chunks
 from multitok.protocol import Modality
 
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 _EXIF_ORIENTATION = 0x0112
+_NO_DURATION = Fraction(1, 10)
+_LARGEST_DENOMINATOR = 65_535
 _WARNINGS_LOCK = threading.Lock()
 
 
@@ -77,53 +88,91 @@ def chosen_modality(num_frames: int, allowed: tuple[Modality, ...]) -> Modality:
     return Modality.VIDEO if num_frames > 1 and Modality.VIDEO in allowed else Modality.IMAGE
 
 
-def decode_picture(source: Source, format_name: str, allowed: tuple[Modality, ...]) -> NDArray[np.uint8]:
-    """A still picture or an animation as RGB. Frame durations are dropped.
+def decode_picture(
+    source: Source, format_name: str, allowed: tuple[Modality, ...], frame: int | None
+) -> NDArray[np.uint8] | None:
+    """A still picture as RGB; None where `chosen_modality` says video: `shown_frames` gives that.
 
     Args:
         source: Where the bytes are.
         format_name: `Format.name` of the picture.
         allowed: What it may be read as.
+        frame: Which frame or page to take as a still, from 0; None refuses a picture of several.
 
     Returns:
-        uint8 [H, W, 3], or [T, H, W, 3] where `chosen_modality` says video.
+        uint8 [H, W, 3], or None.
 
     Raises:
-        InputError: A limit is exceeded.
+        InputError: A limit is exceeded, or there is no such frame.
         MediaError: Cut short, damaged, or of several frames where only a still is allowed.
     """
     with source.open() as file, _opened(source, file, format_name, whole=True) as image:
         num_frames = _num_frames(source, image)
-        if chosen_modality(num_frames, allowed) is Modality.VIDEO:
-            return _frames(source, image, num_frames)
-        if num_frames > 1:
+        if frame is None and chosen_modality(num_frames, allowed) is Modality.VIDEO:
+            return None
+        if frame is None and num_frames > 1:
             raise MediaError(
                 f"{source.name}: holds {num_frames:,} frames or pages, not one image; "
-                f"give modality={'volume' if format_name == 'tiff' else 'video'!r}, or save the one you want"
+                f"give modality={'volume' if format_name == 'tiff' else 'video'!r}, or frame=0 for the first"
             )
-        _load(image, 0)
+        if frame is not None and not 0 <= frame < num_frames:
+            raise InputError(f"{source.name}: frame={frame}, but it has {num_frames:,} (0 to {num_frames - 1:,})")
+        _load(image, _num_hidden(image) + (frame or 0))
         turn = _transposition(source, image, file)
         return _to_rgb(source, image if turn is None else image.transpose(turn))
 
 
-def decode_stack(source: Source) -> NDArray[np.float32]:
+def shown_frames(source: Source, format_name: str) -> Iterator[Shown]:
+    """The frames of an animation with their times, one decoded at a time; a still is one frame.
+
+    Args:
+        source: Where the bytes are.
+        format_name: `Format.name` of the picture.
+
+    Yields:
+        Frames; the pixels of one are to be asked for before the next is.
+
+    Raises:
+        InputError: A limit is exceeded.
+        MediaError: Cut short or damaged.
+    """
+    with source.open() as file, _opened(source, file, format_name, whole=True) as image:
+        width, height = image.size
+        time = Fraction(0)
+        first = _num_hidden(image)
+        turn = _transposition(source, image, file)
+        for t in range(_num_frames(source, image)):
+            _load(image, first + t)
+            if image.size != (width, height):
+                raise MediaError(
+                    f"{source.name}: frame {t} is {image.size[0]} x {image.size[1]}, not {width} x {height}"
+                )
+            duration = _duration(image)
+            upright = image if turn is None else image.transpose(turn)
+            # Converted at once, because the next frame takes this one's place.
+            yield Shown(time, duration, partial(np.array, _to_rgb(source, upright)))
+            time += duration
+
+
+def decode_stack(source: Source) -> tuple[NDArray[np.float32], VolumeInfo]:
     """The grey pages of a TIFF file as slices of a volume, values as stored.
 
     Args:
         source: Where the bytes are.
 
     Returns:
-        [Z, Y, X] float32.
+        [Z, Y, X] float32, and the voxel sizes where ImageJ wrote them.
 
     Raises:
         InputError: A limit is exceeded.
-        MediaError: Cut short, damaged, in colour, or pages of several sizes.
+        MediaError: Cut short, damaged, in colour, pages of several sizes, or fewer than ImageJ announces.
     """
     with source.open() as file, _opened(source, file, "tiff", whole=True) as image:
         num_pages = _num_frames(source, image)
         width, height = image.size
         what = f"{num_pages:,} pages of {width:,} x {height:,}"
         check_size(source.name, what, num_pages * height * width * 4, source.limits)
+        info = _stack_place(source, image, num_pages)
         volume = np.empty((num_pages, height, width), np.float32)
         for z in range(num_pages):
             _load(image, z)
@@ -133,7 +182,34 @@ def decode_stack(source: Source) -> NDArray[np.float32]:
                     f"a volume needs grey pages, all {width} x {height}"
                 )
             volume[z] = np.asarray(image)
-        return volume
+        return volume, info
+
+
+def _stack_place(source: Source, image: ImageFile.ImageFile, num_pages: int) -> VolumeInfo:
+    from PIL.TiffImagePlugin import IMAGEDESCRIPTION, X_RESOLUTION, Y_RESOLUTION, TiffImageFile
+
+    assert isinstance(image, TiffImageFile)
+    description = str(image.tag_v2.get(IMAGEDESCRIPTION, ""))
+    if not description.startswith("ImageJ="):
+        return VolumeInfo()
+    fields = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
+    try:
+        announced, step = int(fields.get("images", num_pages)), float(fields.get("spacing", 1))
+        unit = {"cm": 10.0, "mm": 1.0, "micron": 1e-3, "um": 1e-3, "\\u00B5m": 1e-3, "nm": 1e-6}.get(
+            fields.get("unit", "")
+        )
+        x, y = (1 / float(image.tag_v2.get(tag) or 1) for tag in (X_RESOLUTION, Y_RESOLUTION))
+        sizes = np.abs([x, y, step]) * (unit or 1.0)
+    except (ValueError, ZeroDivisionError):
+        return VolumeInfo(notes=("the voxel sizes that ImageJ wrote are damaged",))
+    if announced > num_pages:
+        raise MediaError(
+            f"{source.name}: ImageJ announces {announced:,} slices, the file has {num_pages:,} pages; save it as "
+            "separate pages"
+        )
+    if not (np.isfinite(sizes).all() and sizes.min() > 0):
+        return VolumeInfo(notes=("the voxel sizes that ImageJ wrote are damaged",))
+    return VolumeInfo(affine=as_affine(np.diag([*sizes, 1.0])))
 
 
 @contextmanager
@@ -188,13 +264,14 @@ def _check_pixels(source: Source, image: Image.Image) -> None:
     if width * height > source.limits.max_pixels:
         raise InputError(
             f"{source.name}: {width:,} x {height:,} is {width * height:,} pixels; "
-            f"the limit is max_pixels={source.limits.max_pixels:,}"
+            f"the limit is max_pixels={source.limits.max_pixels:,}; raise it if you trust the file"
         )
 
 
 def _num_frames(source: Source, image: ImageFile.ImageFile) -> int:
     with _quiet():
         num_frames = int(getattr(image, "n_frames", 1))  # Pillow's stills-only formats have no such attribute
+        num_frames -= _num_hidden(image)
     if num_frames > source.limits.max_frames:
         raise InputError(f"{source.name}: {num_frames:,} frames; the limit is max_frames={source.limits.max_frames:,}")
     return num_frames
@@ -206,17 +283,15 @@ def _load(image: ImageFile.ImageFile, frame: int) -> None:
         image.load()
 
 
-def _frames(source: Source, image: ImageFile.ImageFile, num_frames: int) -> NDArray[np.uint8]:
-    width, height = image.size
-    what = f"{num_frames:,} frames of {width:,} x {height:,}"
-    check_size(source.name, what, num_frames * height * width * 3, source.limits)
-    frames = np.empty((num_frames, height, width, 3), np.uint8)
-    for t in range(num_frames):
-        _load(image, t)
-        if image.size != (width, height):
-            raise MediaError(f"{source.name}: frame {t} is {image.size[0]} x {image.size[1]}, not {width} x {height}")
-        frames[t] = _to_rgb(source, image)
-    return frames
+def _duration(image: ImageFile.ImageFile) -> Fraction:
+    # Pillow gives milliseconds, a float for a PNG, whose file holds a fraction of two 16-bit numbers.
+    seconds = (Fraction(image.info.get("duration") or 0) / 1000).limit_denominator(_LARGEST_DENOMINATOR)
+    return seconds if seconds > 0 else _NO_DURATION
+
+
+def _num_hidden(image: ImageFile.ImageFile) -> int:
+    """1 where a PNG begins with a page that its animation does not show."""
+    return int(bool(image.info.get("default_image")) and image.format == "PNG")
 
 
 def _transposition(source: Source, image: ImageFile.ImageFile, file: BinaryIO) -> Image.Transpose | None:

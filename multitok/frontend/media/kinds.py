@@ -8,9 +8,10 @@ but sound named `photo.jpg` is refused, because something upstream is wrong.
 | TEXT     | txt md rst tex html htm xml svg json yaml yml toml ini cfg log srt vtt css js ts jsx   |
 |          | tsx py c h cc cpp hpp cu java go rs rb sh sql                                          |
 | IMAGE    | png jpg jpeg jpe jfif webp bmp dib tif tiff gif                                        |
-| VIDEO    | apng mp4 m4v mov mkv webm avi mpg mpeg; png, webp and gif where they hold an animation |
+| VIDEO    | apng mp4 m4v mov 3gp mkv webm avi mpg mpeg mts m2ts; animated png, webp and gif        |
 | AUDIO    | wav wave flac ogg oga opus mp3 aif aiff aifc                                           |
-| VOLUME   | nii; npy and npz with three axes; tif and tiff on request                              |
+| VOLUME   | nii dcm obj ply; npy and npz with three axes; tif and tiff on request; folders of      |
+|          | DICOM slices, and Zarr folders (zarr)                                                  |
 | SERIES   | csv tsv; npy and npz with one or two axes; plain text on request                       |
 | SEQUENCE | fa fasta fna faa ffn frn; plain text on request                                        |
 
@@ -59,7 +60,14 @@ def _riff(kind: bytes) -> Callable[[bytes], bool]:
 
 
 def _is_nifti(head: bytes) -> bool:
+    if head[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+        return head[4:12] == b"n+2\0\r\n\x1a\n"
     return head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and head[344:348] in (b"n+1\0", b"ni1\0")
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    # Packets of 188 bytes, or of 192 with a time before each.
+    return any(len(head) > 2 * size + at and head[at::size][:3] == b"GGG" for at, size in ((0, 188), (4, 192)))
 
 
 def _is_mp3(head: bytes) -> bool:
@@ -89,7 +97,10 @@ FORMATS: tuple[Format, ...] = (
     Format("iso", "an MP4 or QuickTime video", (_VIDEO,), lambda head: head[4:8] in (b"ftyp", b"moov", b"wide")),
     Format("matroska", "a Matroska or WebM video", (_VIDEO,), _starts(b"\x1a\x45\xdf\xa3")),
     Format("mpeg", "an MPEG video", (_VIDEO,), _starts(b"\0\0\x01\xba", b"\0\0\x01\xb3")),
-    Format("nifti", "a NIfTI-1 volume", (_VOLUME,), _is_nifti),
+    Format("mpegts", "an MPEG transport stream", (_VIDEO,), _is_transport_stream),
+    Format("nifti", "a NIfTI volume", (_VOLUME,), _is_nifti),
+    Format("dicom", "a DICOM file", (_VOLUME,), lambda head: head[128:132] == b"DICM"),
+    Format("ply", "a PLY mesh", (_VOLUME,), _starts(b"ply\n", b"ply\r\n")),
     Format("npy", "a NumPy array", (_IMAGE, _VIDEO, _VOLUME, _SERIES), _starts(b"\x93NUMPY")),
     # Whatever else is zipped (.docx, .jar) is refused when no array is found inside.
     Format("npz", "a zip archive", (_IMAGE, _VIDEO, _VOLUME, _SERIES), _starts(b"PK\x03\x04", b"PK\x05\x06")),
@@ -104,6 +115,9 @@ FORMATS: tuple[Format, ...] = (
 PLAIN = Format("plain", "plain text", (_TEXT, _SERIES, _SEQUENCE), matches=lambda head: False)
 """What files are that announce nothing: prose, tables of numbers, FASTA."""
 
+OBJ = Format("obj", "an OBJ mesh", (_VOLUME,), matches=lambda head: False)
+"""Text that announces nothing either, and is taken for a mesh by its name alone."""
+
 _TEXT_EXTENSIONS = (
     "txt md rst tex html htm xml svg json yaml yml toml ini cfg log srt vtt css js ts jsx tsx "
     "py c h cc cpp hpp cu java go rs rb sh sql"
@@ -117,9 +131,9 @@ _EXTENSIONS: dict[str, tuple[Modality, ...]] = {
         ("png webp gif", (_IMAGE, _VIDEO)),
         ("tif tiff", (_IMAGE, _VOLUME)),
         ("apng", (_VIDEO, _IMAGE)),
-        ("mp4 m4v mov mkv webm avi mpg mpeg", (_VIDEO,)),
+        ("mp4 m4v mov 3gp mkv webm avi mpg mpeg mts m2ts", (_VIDEO,)),
         ("wav wave flac ogg oga opus mp3 aif aiff aifc", (_AUDIO,)),
-        ("nii", (_VOLUME,)),
+        ("nii dcm obj ply zarr", (_VOLUME,)),
         ("npy npz", (_VOLUME, _SERIES, _IMAGE, _VIDEO)),
         ("csv tsv", (_SERIES, _TEXT)),
         ("fa fasta fna faa ffn frn", (_SEQUENCE, _TEXT)),
@@ -170,6 +184,8 @@ def resolve(head: bytes, name: str, modality: Modality | None) -> tuple[Format, 
     if found is not PLAIN and expected and expected[0] in PLAIN.modalities and b"\0" not in head:
         # Prose may begin with any letters, with "BM" and "GIF89a" too; the binary formats have zero bytes early on.
         found = PLAIN if expected[0] not in found.modalities else found
+    if found is PLAIN and extension_of(name) == "obj" and _VOLUME in expected and b"\0" not in head:
+        return OBJ, (_VOLUME,)
     if found is PLAIN:
         return PLAIN, (_plain_modality(head, name, modality, expected),)
     candidates = tuple(member for member in expected if member in found.modalities)

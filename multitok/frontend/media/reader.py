@@ -7,6 +7,11 @@
 | `probe_records` | the same for every record of a file of sequences             | header / all     |
 | `read`          | one raw item                                                 | all              |
 | `records`       | every record of a file of sequences; one item of other files | all              |
+| `read_records`  | the same, with what the file says besides: place, frame rate | all              |
+| `read_volume`   | one volume, and where it lies                                | all              |
+
+A folder is an item where it holds DICOM slices (a record for each series) or a Zarr array. Clips with their times, and
+parts of them, are read by `read_clip` and `iter_frames` of `clips.py`.
 
 Whatever is wrong with a file is an `InputError` (readable, but not to be tokenized: empty, NaN, too large) or a
 `MediaError` (the bytes are not what they claim to be). A path that cannot be opened is the usual `OSError`.
@@ -16,23 +21,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.errors import InputError
-from multitok.frontend.media import array, audio, image, sequence, series, video, volume
-from multitok.frontend.media.kinds import Format, modalities_of, resolve
+from multitok.errors import InputError, MediaError
+from multitok.frontend.media import array, audio, clips, dicom, image, sequence, series, video, volumes, zarr_folder
+from multitok.frontend.media.geometry import VolumeInfo
+from multitok.frontend.media.kinds import modalities_of, resolve
+from multitok.frontend.media.options import ReadOptions
 from multitok.frontend.media.source import Data, Limits, Source, as_source
+from multitok.frontend.media.timing import num_resampled
 from multitok.protocol import Modality, Waveform
 
 Raw: TypeAlias = "str | NDArray[np.uint8] | NDArray[np.float32] | Waveform"
 _Item = TypeVar("_Item")
-VolumeValues: TypeAlias = Literal["auto", "stored", "percentile"]
 
 DEFAULT_LIMITS = Limits()
-_PICTURES = ("png", "jpeg", "webp", "gif", "bmp", "tiff")
+DEFAULT_OPTIONS = ReadOptions()
+_ARRAYS = ("npy", "npz")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One item of a file, and what the file says of it besides.
+
+    Args:
+        id: Name of the record in its file; "" where a file is one item.
+        modality: What it is.
+        raw: As `Modality` lists them.
+        place: Where a volume's voxels lie, and its window; None for other modalities.
+        frame_rate_hz: Frames a second of a clip, on average; None where there are no times.
+    """
+
+    id: str
+    modality: Modality
+    raw: Raw
+    place: VolumeInfo | None = None
+    frame_rate_hz: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +100,21 @@ def modality_of(name: str, data: Data | None = None, *, limits: Limits = DEFAULT
     """
     if data is None:
         return next(iter(modalities_of(name)), None)
-    return next(_probe(as_source(data, name, limits), None))[1].modality
+    return next(_probe(as_source(data, name, limits), None, DEFAULT_OPTIONS))[1].modality
+
+
+def is_item_folder(path: Path) -> bool:
+    """Whether a folder is one item: it holds DICOM slices, or a Zarr array or group."""
+    return path.is_dir() and (zarr_folder.is_zarr_folder(path) or dicom.is_series_folder(path))
 
 
 def probe(
-    data: Data, name: str = "", *, modality: Modality | None = None, limits: Limits = DEFAULT_LIMITS
+    data: Data,
+    name: str = "",
+    *,
+    modality: Modality | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> MediaInfo:
     """Modality, extent and sample rate of one item, without decoding it where its format allows.
 
@@ -84,6 +123,7 @@ def probe(
         name: File name; defaults to the path's.
         modality: What to read the file as; None leaves it to name and content.
         limits: How large the item may be.
+        options: How it would be read.
 
     Returns:
         What `read` would give.
@@ -94,11 +134,16 @@ def probe(
         MissingExtraError: The format needs a package that is not installed.
     """
     source = as_source(data, name, limits)
-    return _only(source.name, _probe(source, modality))
+    return _only(source.name, _probe(source, modality, options))[1]
 
 
 def probe_records(
-    data: Data, name: str = "", *, modality: Modality | None = None, limits: Limits = DEFAULT_LIMITS
+    data: Data,
+    name: str = "",
+    *,
+    modality: Modality | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> Iterator[tuple[str, MediaInfo]]:
     """Id and `probe` of every record of a file: many for FASTA, one with the id "" for other files.
 
@@ -107,6 +152,7 @@ def probe_records(
         name: File name; defaults to the path's.
         modality: What to read the file as; None leaves it to name and content.
         limits: How large the item may be.
+        options: How it would be read.
 
     Yields:
         A record's id and what `records` would give.
@@ -116,7 +162,7 @@ def probe_records(
         MediaError: The bytes are not what they claim to be.
         MissingExtraError: The format needs a package that is not installed.
     """
-    yield from _probe(as_source(data, name, limits), modality)
+    yield from _probe(as_source(data, name, limits), modality, options)
 
 
 def read(
@@ -125,7 +171,7 @@ def read(
     *,
     modality: Modality | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    volume_values: VolumeValues = "auto",
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> Raw:
     """The one raw item of a file.
 
@@ -134,8 +180,7 @@ def read(
         name: File name; defaults to the path's.
         modality: What to read the file as; None leaves it to name and content.
         limits: How large the item may be.
-        volume_values: "stored" keeps a volume's values; "percentile" scales them to [0, 1] with `normalise_volume`;
-            "auto" scales NIfTI and TIFF, whose units are arbitrary, and keeps arrays.
+        options: Frame rate, window and the like.
 
     Returns:
         A raw item as `Modality` lists them.
@@ -146,7 +191,33 @@ def read(
         MissingExtraError: The format needs a package that is not installed.
     """
     source = as_source(data, name, limits)
-    return _only(source.name, _records(source, modality, volume_values))
+    return _only(source.name, _records(source, modality, options)).raw
+
+
+def read_volume(
+    data: Data, name: str = "", *, limits: Limits = DEFAULT_LIMITS, options: ReadOptions = DEFAULT_OPTIONS
+) -> tuple[NDArray[np.float32], VolumeInfo]:
+    """The one volume of a file, and where its voxels lie.
+
+    Args:
+        data: The content, or the path to it.
+        name: File name; defaults to the path's.
+        limits: How large the item may be.
+        options: Window, orientation and the like.
+
+    Returns:
+        [Z, Y, X] float32, and its place: what `write` takes to give a `.nii` the same place.
+
+    Raises:
+        InputError: As for `read`.
+        MediaError: As for `read`.
+        MissingExtraError: As for `read`.
+    """
+    source = as_source(data, name, limits)
+    record = _only(source.name, _records(source, Modality.VOLUME, options))
+    assert isinstance(record.raw, np.ndarray)
+    assert record.place is not None
+    return record.raw.astype(np.float32, copy=False), record.place
 
 
 def records(
@@ -155,7 +226,7 @@ def records(
     *,
     modality: Modality | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    volume_values: VolumeValues = "auto",
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> Iterator[tuple[str, Raw]]:
     """Id and raw item of every record of a file: many for FASTA, one with the id "" for other files.
 
@@ -164,7 +235,7 @@ def records(
         name: File name; defaults to the path's.
         modality: What to read the file as; None leaves it to name and content.
         limits: How large the item may be.
-        volume_values: As in `read`.
+        options: As in `read`.
 
     Yields:
         A record's id and its raw item.
@@ -174,71 +245,128 @@ def records(
         MediaError: The bytes are not what they claim to be.
         MissingExtraError: The format needs a package that is not installed.
     """
-    yield from _records(as_source(data, name, limits), modality, volume_values)
+    for record in _records(as_source(data, name, limits), modality, options):
+        yield record.id, record.raw
 
 
-def _records(source: Source, modality: Modality | None, volume_values: VolumeValues) -> Iterator[tuple[str, Raw]]:
-    found, allowed = resolve(source.head(), source.name, modality)
+def read_records(
+    data: Data,
+    name: str = "",
+    *,
+    modality: Modality | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    options: ReadOptions = DEFAULT_OPTIONS,
+) -> Iterator[Record]:
+    """Every record of a file with what the file says of it besides.
+
+    Args:
+        data: The content, or the path to it.
+        name: File name; defaults to the path's.
+        modality: What to read the file as; None leaves it to name and content.
+        limits: How large the item may be.
+        options: As in `read`.
+
+    Yields:
+        The records.
+
+    Raises:
+        InputError: As for `records`.
+        MediaError: As for `records`.
+        MissingExtraError: As for `records`.
+    """
+    yield from _records(as_source(data, name, limits), modality, options)
+
+
+def _records(source: Source, modality: Modality | None, options: ReadOptions) -> Iterator[Record]:
+    found, allowed = _resolve(source, modality)
     if allowed[0] is Modality.SEQUENCE:
-        yield from sequence.decode_records(source)
+        for record_id, letters in sequence.decode_records(source):
+            yield Record(record_id, Modality.SEQUENCE, letters)
+    elif found == "dicom":
+        for series_id, voxels, place in dicom.decode_series(source):
+            yield Record(series_id, Modality.VOLUME, *volumes.finished(voxels, place, found, options))
     else:
-        yield "", _decode(source, found, allowed, volume_values)
+        yield _decode(source, found, allowed, options)
 
 
-def _decode(source: Source, found: Format, allowed: tuple[Modality, ...], volume_values: VolumeValues) -> Raw:
-    if found.name in ("npy", "npz"):
-        chosen, item = array.decode_array(source, found.name, allowed)
-        scale = chosen is Modality.VOLUME and volume_values == "percentile"
-        return volume.normalise_volume(item.astype(np.float32)) if scale else item
+def _resolve(source: Source, modality: Modality | None) -> tuple[str, tuple[Modality, ...]]:
+    """Name of the format, and what the source may be read as."""
+    if not source.is_folder:
+        found, allowed = resolve(source.head(), source.name, modality)
+        return found.name, allowed
+    assert isinstance(source.data, Path)
+    if modality not in (None, Modality.VOLUME) or not is_item_folder(source.data):
+        raise MediaError(
+            f"{source.name}: a folder is read as a volume where it holds DICOM slices or a Zarr array; give its files "
+            "one by one, or use prepare(), which takes folders of files"
+        )
+    return "zarr" if zarr_folder.is_zarr_folder(source.data) else "dicom", (Modality.VOLUME,)
+
+
+def _decode(source: Source, found: str, allowed: tuple[Modality, ...], options: ReadOptions) -> Record:
+    if found in _ARRAYS:
+        chosen, item = array.decode_array(source, found, allowed)
+        if chosen is Modality.VOLUME:
+            voxels = item.astype(np.float32, copy=False)
+            return Record("", chosen, *volumes.finished(voxels, VolumeInfo(), found, options))
+        return Record("", chosen, item)
     if Modality.TEXT in allowed:
-        return source.read_text()
+        return Record("", Modality.TEXT, source.read_text())
     if Modality.SERIES in allowed:
-        return series.decode_table(source)
+        return Record("", Modality.SERIES, series.decode_table(source))
     if Modality.AUDIO in allowed:
-        return audio.decode_audio(source, found.name)
-    if found.name == "nifti" or allowed == (Modality.VOLUME,):
-        if found.name == "nifti":
-            voxels = volume.decode_nifti(source)
-        else:
-            voxels = volume.as_volume(source.name, image.decode_stack(source))
-        return voxels if volume_values == "stored" else volume.normalise_volume(voxels)
-    if found.name not in _PICTURES:
-        return video.decode_video(source, found.name)
-    return image.decode_picture(source, found.name, allowed)
+        return Record("", Modality.AUDIO, audio.decode_audio(source, found))
+    if allowed == (Modality.VOLUME,):
+        return Record("", Modality.VOLUME, *volumes.decode(source, found, options))
+    if found in clips.PICTURES:
+        picture = image.decode_picture(source, found, allowed, options.frame)
+        if picture is not None:
+            return Record("", Modality.IMAGE, picture)
+    clip = clips.whole_clip(source, found, options.fps)
+    return Record("", Modality.VIDEO, clip.pixels, frame_rate_hz=clip.frame_rate_hz)
 
 
-def _probe(source: Source, modality: Modality | None) -> Iterator[tuple[str, MediaInfo]]:
-    found, allowed = resolve(source.head(), source.name, modality)
+def _probe(source: Source, modality: Modality | None, options: ReadOptions) -> Iterator[tuple[str, MediaInfo]]:
+    found, allowed = _resolve(source, modality)
     if allowed[0] is Modality.SEQUENCE:
         for record_id, letters in sequence.decode_records(source):
             yield record_id, MediaInfo(Modality.SEQUENCE, (len(letters),))
+    elif found == "dicom":
+        for series_id, shape, place in dicom.read_headers(source):
+            yield series_id, MediaInfo(Modality.VOLUME, volumes.turned_shape(shape, place, options))
     else:
-        yield "", _probe_one(source, found, allowed)
+        yield "", _probe_one(source, found, allowed, options)
 
 
-def _probe_one(source: Source, found: Format, allowed: tuple[Modality, ...]) -> MediaInfo:
-    if found.name in ("npy", "npz"):
-        return MediaInfo(*array.read_header(source, found.name, allowed))
+def _probe_one(source: Source, found: str, allowed: tuple[Modality, ...], options: ReadOptions) -> MediaInfo:
+    if found in _ARRAYS:
+        return MediaInfo(*array.read_header(source, found, allowed))
     if Modality.TEXT in allowed:
         return MediaInfo(Modality.TEXT, (len(source.read_text().encode()),))
     if Modality.SERIES in allowed:
         rows, channels = series.decode_table(source).shape
         return MediaInfo(Modality.SERIES, (rows, channels))
     if Modality.AUDIO in allowed:
-        num_frames, sample_rate_hz = audio.read_header(source, found.name)
+        num_frames, sample_rate_hz = audio.read_header(source, found)
         return MediaInfo(Modality.AUDIO, (num_frames,), sample_rate_hz)
-    if found.name == "nifti":
-        return MediaInfo(Modality.VOLUME, volume.read_header(source))
-    if found.name not in _PICTURES:
-        return MediaInfo(Modality.VIDEO, video.read_header(source, found.name))
-    picture = image.read_header(source, found.name)
+    if found in volumes.FORMATS:
+        return MediaInfo(Modality.VOLUME, volumes.read_header(source, found, options))
+    if found not in clips.PICTURES:
+        return MediaInfo(Modality.VIDEO, video.read_header(source, found, options.fps))
+    picture = image.read_header(source, found)
     chosen = image.chosen_modality(picture.num_frames, allowed)
     size = (picture.height, picture.width)
-    return MediaInfo(chosen, size if chosen is Modality.IMAGE else (picture.num_frames, *size))
+    if chosen is Modality.IMAGE or (options.frame is not None and Modality.IMAGE in allowed):
+        return MediaInfo(Modality.IMAGE, size)
+    num_frames = picture.num_frames
+    if chosen is Modality.VIDEO and options.fps is not None:
+        duration = sum((frame.duration for frame in image.shown_frames(source, found)), Fraction(0))
+        num_frames = num_resampled(duration, options.fps)
+    return MediaInfo(chosen, (num_frames, *size))
 
 
-def _only(name: str, items: Iterator[tuple[str, _Item]]) -> _Item:
-    first = next(items)[1]
+def _only(name: str, items: Iterator[_Item]) -> _Item:
+    first = next(items)
     if next(items, None) is not None:
         raise InputError(f"{name}: holds several records; take them one by one with records()")
     return first

@@ -61,6 +61,11 @@ class Source:
     limits: Limits
 
     @property
+    def is_folder(self) -> bool:
+        """True for a folder, which is an item where it holds DICOM slices or a Zarr array."""
+        return isinstance(self.data, Path) and self.data.is_dir()
+
+    @property
     def is_gzipped(self) -> bool:
         """True where the name ends in `.gz`."""
         return self.name.lower().endswith(".gz")

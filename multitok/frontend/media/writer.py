@@ -5,7 +5,7 @@
 | TEXT     | .txt       | any other                                             | yes                                |
 | IMAGE    | .png       | .webp (lossless), .npy                                | yes                                |
 | VIDEO    | .webp      | .png .apng (animated), .npy                           | pixels yes; .npy also equal frames |
-| VOLUME   | .npy       |                                                       | yes                                |
+| VOLUME   | .npy       | .nii .nii.gz (with their place), .tif                  | yes                                |
 | AUDIO    | .wav       | .flac                                                 | 16 bits, or float32 WAV            |
 | SERIES   | .csv       | .tsv, .npy                                            | yes                                |
 | SEQUENCE | .fasta     | .fa .fna .faa, .txt (bare letters)                    | yes                                |
@@ -16,6 +16,7 @@ An animation may store a run of equal frames as one; the .npy of a video keeps a
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import os
 from collections.abc import Callable
@@ -27,7 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import InputError
+from multitok.frontend.media.geometry import VolumeInfo
 from multitok.frontend.media.kinds import extension_of
+from multitok.frontend.media.nifti import encode_nifti
 from multitok.protocol import Modality, Waveform
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ class _Options:
     record_id: str
     frame_rate_hz: float
     float_audio: bool
+    place: VolumeInfo
 
 
 def write(
@@ -52,6 +56,7 @@ def write(
     record_id: str = "sequence",
     frame_rate_hz: float = 8.0,
     float_audio: bool = False,
+    place: VolumeInfo | None = None,
 ) -> Path:
     """Write a raw item to a file whose extension names the format; without one, the modality's default is added.
 
@@ -62,6 +67,8 @@ def write(
         record_id: Name of the FASTA record.
         frame_rate_hz: Frames per second of an animation.
         float_audio: WAV of 32-bit floats in place of 16-bit integers, which are clipped to [-1, 1].
+        place: Where a volume's voxels lie: a .nii gets its affine, and its values the unit they had before their
+            window. None: one millimetre a voxel, values as given.
 
     Returns:
         The file's path.
@@ -74,13 +81,14 @@ def write(
     path = Path(path)
     path = path if path.suffix else path.with_name(f"{path.name}.{default_extension(modality)}")
     extension = extension_of(path.name)
-    if modality is not Modality.TEXT and (extension not in writers or path.suffix == ".gz"):
+    is_zipped = path.suffix.lower() == ".gz"
+    if modality is not Modality.TEXT and (extension not in writers or (is_zipped and extension != "nii")):
         allowed = ", ".join("." + name for name in writers)
         raise InputError(f"{path.name}: {modality} is written to {allowed}; convert from one of them")
     _check(path.name, modality, raw)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder: make it first", str(path.parent))
-    options = _Options(extension, record_id, frame_rate_hz, float_audio)
+    options = _Options(extension, record_id, frame_rate_hz, float_audio, place or VolumeInfo())
     try:
         data = writers.get(extension, _text)(raw, options)
     except UnicodeEncodeError as error:
@@ -89,6 +97,8 @@ def write(
         raise InputError(
             f"{path.name}: {letter!r} at character {error.start:,} cannot be written as {codec}"
         ) from error
+    if is_zipped and extension == "nii":
+        data = gzip.compress(data, mtime=0)
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_bytes(data)
     os.replace(temporary, path)
@@ -135,6 +145,19 @@ def _fasta(raw: Any, options: _Options) -> bytes:
 def _npy(raw: Any, options: _Options) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(raw), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _nifti(raw: NDArray[np.float32], options: _Options) -> bytes:
+    return encode_nifti(raw, options.place)
+
+
+def _stack(raw: NDArray[np.float32], options: _Options) -> bytes:
+    from PIL import Image
+
+    pages = [Image.fromarray(np.ascontiguousarray(page)) for page in raw]
+    buffer = io.BytesIO()
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
     return buffer.getvalue()
 
 
@@ -186,7 +209,7 @@ _WRITERS: dict[Modality, dict[str, _Writer]] = {
     Modality.TEXT: {"txt": _text},
     Modality.IMAGE: {"png": _picture, "webp": _picture, "npy": _npy},
     Modality.VIDEO: {"webp": _picture, "png": _picture, "apng": _picture, "npy": _npy},
-    Modality.VOLUME: {"npy": _npy},
+    Modality.VOLUME: {"npy": _npy, "nii": _nifti, "tif": _stack, "tiff": _stack},
     Modality.AUDIO: {"wav": _sound, "flac": _sound},
     Modality.SERIES: {"csv": _table, "tsv": _table, "npy": _npy},
     Modality.SEQUENCE: dict.fromkeys(("fasta", "fa", "fna", "faa"), _fasta) | {"txt": _text},

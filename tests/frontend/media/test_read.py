@@ -125,9 +125,9 @@ def test_the_same_modality_under_another_name_is_read() -> None:
 def test_the_caller_decides_where_several_readings_are_possible() -> None:
     assert read(FILES["still.png"], "x.png", modality=Modality.VIDEO).shape == (1, 12, 17, 3)
     assert read(FILES["image.npy"], "x.npy", modality=Modality.VOLUME).dtype == np.float32
-    assert read(FILES["stack.tif"], "x.tif", modality=Modality.VOLUME, volume_values="stored").tolist() == (
-        samples.volume().tolist()
-    )
+    assert read(
+        FILES["stack.tif"], "x.tif", modality=Modality.VOLUME, options=media.ReadOptions(window="stored")
+    ).tolist() == (samples.volume().tolist())
     assert probe(FILES["stack.tif"], "x.tif", modality=Modality.VOLUME).extent == (4, 5, 6)
     assert read(b"ACGT\n", "x.txt", modality=Modality.SEQUENCE) == "ACGT"
     assert read(b"1,2\n", "x.txt", modality=Modality.SERIES).tolist() == [[1.0, 2.0]]

@@ -13,10 +13,11 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from multitok.errors import InputError
-from multitok.frontend.media import normalise_volume, probe, read
+from multitok.frontend.media import ReadOptions, normalise_volume, parse_window, probe, read
 from multitok.protocol import Modality
 from tests.frontend.media.samples import encoded_image, nifti, npy, npz, picture, volume
 
+STORED = ReadOptions(window="stored")
 CODES = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "i1": 256, "u2": 512, "u4": 768, "i8": 1024, "u8": 1280}
 
 
@@ -36,16 +37,16 @@ def test_nifti_voxels(dtype: str, order: str) -> None:
     values = volume().astype(dtype)
     data = nifti(values, code=CODES[dtype], order=order)
     expected = reference(data, dtype, order, 6, 5, 4)
-    assert np.array_equal(read(data, "a.nii", volume_values="stored"), expected)
-    assert np.array_equal(read(gzip.compress(data), "a.nii.gz", volume_values="stored"), expected)
+    assert np.array_equal(read(data, "a.nii", options=STORED), expected)
+    assert np.array_equal(read(gzip.compress(data), "a.nii.gz", options=STORED), expected)
     assert probe(gzip.compress(data), "a.nii.gz").extent == (4, 5, 6)
 
 
 def test_nifti_slope_and_intercept() -> None:
     data = nifti(volume().astype("i2"), code=4, slope=0.5, intercept=-10.0)
-    assert np.array_equal(read(data, "a.nii", volume_values="stored"), volume() * 0.5 - 10)
+    assert np.array_equal(read(data, "a.nii", options=STORED), volume() * 0.5 - 10)
     unscaled = nifti(volume().astype("i2"), code=4, slope=0.0, intercept=-10.0)
-    assert np.array_equal(read(unscaled, "a.nii", volume_values="stored"), volume())
+    assert np.array_equal(read(unscaled, "a.nii", options=STORED), volume())
 
 
 def test_pages_of_floats_are_scaled_and_checked_like_any_volume() -> None:
@@ -68,7 +69,7 @@ def test_nifti_is_scaled_unless_asked_otherwise_and_arrays_are_not() -> None:
     assert scaled.min() == 0.0
     assert scaled.max() == 1.0
     assert np.array_equal(read(npy(volume()), "a.npy"), volume())
-    assert np.array_equal(read(npy(volume()), "a.npy", volume_values="percentile"), scaled)
+    assert np.array_equal(read(npy(volume()), "a.npy", options=ReadOptions(window=parse_window("0%:99.5%"))), scaled)
 
 
 def test_normalise_is_the_percentile_formula() -> None:
