@@ -100,7 +100,7 @@ def load_folder(folder: Path, *, name: str | None = None) -> Tokenizer[Any]:
 
 
 def _load_published(folder: Path, name: str | None, kind: str) -> Tokenizer[Any]:
-    adapter = tokenizer_class(kind)
+    adapter: Any = tokenizer_class(kind)
     if not isinstance(adapter, DirectoryReader):
         raise CheckpointError(
             f"kind {kind!r} reads no checkpoints of others: leave kind out for a folder that this package wrote, "
@@ -113,7 +113,8 @@ def _load_published(folder: Path, name: str | None, kind: str) -> Tokenizer[Any]
         if tokenizer.spec.kind != kind:
             raise CheckpointError(f"{folder} holds kind {tokenizer.spec.kind!r}, not {kind!r}: leave kind out")
         return tokenizer
-    return adapter.from_directory(folder, name=name)
+    published: Tokenizer[Any] = adapter.from_directory(folder, name=name)
+    return published
 
 
 def _is_ours(folder: Path) -> bool:

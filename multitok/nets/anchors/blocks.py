@@ -52,7 +52,8 @@ class ResBlock(nn.Module):
         change = self.conv1(F.silu(self.norm1(x)))
         change = self.conv2(F.silu(self.norm2(change)))
         kept: torch.Tensor = x if self.nin_shortcut is None else self.nin_shortcut(x)
-        return kept + change
+        added: torch.Tensor = kept + change
+        return added
 
 
 class Attention(nn.Module):

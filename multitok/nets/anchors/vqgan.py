@@ -109,8 +109,8 @@ class Encoder(nn.Module):
             Level(*pair, shape.num_res_blocks, level in shape.attention_levels)
             for level, pair in enumerate(pairwise(widths))
         ]
-        for level in levels[:-1]:
-            level.downsample = Downsample(level.block[-1].conv2.out_channels)
+        for level, channels in zip(levels[:-1], shape.level_channels, strict=False):
+            level.downsample = Downsample(channels)
         self.down = nn.ModuleList(levels)
         self.mid = Middle(widths[-1])
         self.norm_out = GroupNorm(widths[-1])
@@ -142,8 +142,8 @@ class Decoder(nn.Module):
             Level(below, own, shape.num_res_blocks + 1, level in shape.attention_levels)
             for level, (own, below) in enumerate(pairwise(widths))
         ]
-        for level in levels[1:]:
-            level.upsample = Upsample(level.block[-1].conv2.out_channels)
+        for level, channels in zip(levels[1:], shape.level_channels[1:], strict=True):
+            level.upsample = Upsample(channels)
         self.up = nn.ModuleList(levels)
         self.norm_out = GroupNorm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
