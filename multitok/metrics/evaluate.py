@@ -26,7 +26,7 @@ from multitok.protocol import Codes, Modality, Tokenizer
 # Called with an item's name, its raw array, what came back by number of codebooks, and the values' range (low, width).
 Watcher = Callable[[str, NDArray[Any], Mapping[int, NDArray[Any]], tuple[float, float]], None]
 
-_VERSIONED = ("numpy", "torch", "pillow", "av", "scikit-image", "torchmetrics")
+_VERSIONED = ("numpy", "torch", "pillow", "av", "scikit-image", "pytorch-msssim")
 
 
 @runtime_checkable

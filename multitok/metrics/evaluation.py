@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from multitok.metrics.peers import PeerResult
-from multitok.metrics.quality import Quality, as_json
+from multitok.metrics.quality import Quality
 from multitok.protocol import Json, Modality
 
 

@@ -27,6 +27,8 @@ _FRAMES_PER_SECOND = 25
 _LUMA = np.array([0.2126, 0.7152, 0.0722])
 # Video range: luma 16 to 235, chroma 16 to 240.
 _LUMA_SPAN, _LUMA_LOW, _CHROMA_SPAN, _CHROMA_MIDDLE = 219, 16, 224, 128
+# x265 writes beyond its buffers where a side is much below its blocks of 64, and takes the process down.
+_SMALLEST_SIDES = {"libx264": 2, "libx265": 64}
 _NAL_START = b"\x00\x00\x01"
 _H264_SEI = 6
 
@@ -53,9 +55,9 @@ class ClipCodec:
     def encode(self, raw: NDArray[Any], setting: float) -> bytes:
         """The elementary stream."""
         av = _av()
-        planes = (to_yuv420(pixels) for pixels in raw)
+        height, width = _coded_size(raw, self._encoder)
+        planes = (to_yuv420(_enlarged(pixels, height, width)) for pixels in raw)
         frames = (av.VideoFrame.from_ndarray(plane, format="yuv420p") for plane in planes)
-        height, width = (n + n % 2 for n in raw.shape[1:3])
         return _encode(self._encoder, "yuv420p", height, width, frames, setting)
 
     def decode(self, payload: bytes, raw: NDArray[Any]) -> NDArray[Any]:
@@ -86,11 +88,10 @@ class SliceCodec:
 
     def encode(self, raw: NDArray[Any], setting: float) -> bytes:
         """The elementary stream."""
-        levels = to_levels(raw, self._low, self._peak, _LEVELS_12_BIT)
-        # x265 takes even sizes only; the edge repeats.
-        levels = np.pad(levels, ((0, 0), (0, raw.shape[1] % 2), (0, raw.shape[2] % 2)), mode="edge")
-        height, width = levels.shape[1:]
-        return _encode("libx265", "gray12le", height, width, map(_grey_frame, levels), setting)
+        height, width = _coded_size(raw, "libx265")
+        levels = (to_levels(plane, self._low, self._peak, _LEVELS_12_BIT) for plane in raw)
+        frames = (_grey_frame(_enlarged(plane, height, width)) for plane in levels)
+        return _encode("libx265", "gray12le", height, width, frames, setting)
 
     def decode(self, payload: bytes, raw: NDArray[Any]) -> NDArray[Any]:
         """float32 voxels."""
@@ -104,15 +105,14 @@ class SliceCodec:
 
 
 def to_yuv420(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB to BT.709 in video range, chroma the mean of 2 x 2; odd sizes repeat their edge.
+    """RGB to BT.709 in video range, chroma the mean of 2 x 2.
 
     Args:
-        pixels: [H, W, 3] uint8.
+        pixels: [H, W, 3] uint8, H and W even.
 
     Returns:
-        [3 H / 2, W] uint8: luma, then the two chroma planes, H and W rounded up to even.
+        [3 H / 2, W] uint8: luma, then the two chroma planes.
     """
-    pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
     height, width = pixels.shape[:2]
     rgb = pixels.astype(np.float64) / 255
     luma = rgb @ _LUMA
@@ -157,6 +157,18 @@ def _doubled(plane: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     behind = np.concatenate([moved[1:], moved[-1:]])
     pairs = np.stack([0.75 * moved + 0.25 * before, 0.75 * moved + 0.25 * behind], axis=1)
     return np.moveaxis(pairs.reshape(-1, *moved.shape[1:]), 0, axis)
+
+
+def _coded_size(raw: NDArray[Any], encoder: str) -> tuple[int, int]:
+    """Rows and columns that are encoded: even, and as many as the encoder needs."""
+    height, width = (max(n + n % 2, _SMALLEST_SIDES[encoder]) for n in raw.shape[1:3])
+    return height, width
+
+
+def _enlarged(plane: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """A picture with its last row and column repeated."""
+    missing = [(0, height - plane.shape[0]), (0, width - plane.shape[1]), (0, 0)]
+    return np.pad(plane, missing[: plane.ndim], mode="edge")
 
 
 def _grey_frame(levels: NDArray[np.uint16]) -> Any:

@@ -11,9 +11,11 @@
 | volume   | x265       | PyAV, slices as frames, 12-bit grey, else as above                                      |
 
 Of a picture the whole file counts. Of a clip the elementary stream counts, without container and without the text in
-which x264 lists its settings; key frames are up to 250 frames apart, the encoders' default. Settings are searched by
-halving and guessing, for a better setting makes a larger file but for rare steps of a few bytes: what is found never
-takes more than it may, and very rarely a better one that fits is passed over.
+which x264 lists its settings; key frames are up to 250 frames apart, the encoders' default. Odd sizes, and for x265
+sides below 64, are made up by repeating the edge.
+
+Settings are searched by halving and guessing, for a better setting makes a larger file but for rare steps of a few
+bytes: what is found never takes more than it may, and very rarely a better one that fits is passed over.
 """
 
 from __future__ import annotations
@@ -157,11 +159,12 @@ class _Search:
         known = {index: self._fits(index, max_bits) for index in self._payloads}
         fits = max((index for index, small in known.items() if small), default=-1)
         beyond = min((index for index in known if index > fits), default=len(self._codec.settings))
-        halve = True
+        halve = False
         while beyond - fits > 1:
+            width = beyond - fits
             tried = (fits + beyond) // 2 if halve else self._guess(fits, beyond, max_bits)
             fits, beyond = (tried, beyond) if self._fits(tried, max_bits) else (fits, tried)
-            halve = not halve
+            halve = not halve and beyond - fits > width // 2
         if fits < 0:
             return PeerResult(reason=f"its smallest file has {len(self._payload(0)):,} bytes")
         return PeerResult(self._codec.settings[fits], len(self._payload(fits)), self._quality(fits))

@@ -11,7 +11,7 @@ sees. Squared errors are summed in integers (uint8) or float64: a difference of 
 3 - 5 = 254, and squares of it wrap again, which makes bad pictures look good.
 
 SSIM is scikit-image's with its defaults (windows of 7 with equal weights, each channel by itself, on values 0 to
-peak); MS-SSIM is torchmetrics' (Gaussian windows of 11, five scales). What is smaller than the windows has none.
+peak); MS-SSIM is pytorch-msssim's (Gaussian windows of 11, five scales, mean of the channels'). What is smaller than the windows has none.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def measure(original: NDArray[Any], decoded: NDArray[Any], *, peak: float | None
     Raises:
         ShapeError: The shapes differ, or are none of the above.
         InputError: A value is not finite, or a volume comes without a peak.
-        MissingExtraError: scikit-image or torchmetrics is not installed.
+        MissingExtraError: scikit-image or pytorch-msssim is not installed.
     """
     original, decoded, peak = _comparable(original, decoded, peak)
     foreground = None
@@ -153,7 +153,7 @@ def ms_ssim(original: NDArray[Any], decoded: NDArray[Any]) -> float | None:
     Raises:
         ShapeError: As for `measure`.
         InputError: As for `measure`.
-        MissingExtraError: torchmetrics is not installed.
+        MissingExtraError: pytorch-msssim is not installed.
 
     Source:
         Wang et al. 2003, "Multiscale structural similarity for image quality assessment".
@@ -222,16 +222,16 @@ def _ms_ssim(original: NDArray[Any], decoded: NDArray[Any]) -> float | None:
     if original.dtype != np.uint8 or min(original.shape[-3:-1]) <= MS_SSIM_LARGEST_UNDEFINED_SIDE:
         return None
     try:
+        import pytorch_msssim
         import torch
-        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
     except ImportError as error:
-        raise _missing("MS-SSIM", "torchmetrics", error) from error
+        raise _missing("MS-SSIM", "pytorch-msssim", error) from error
     frames = _frames(original), _frames(decoded)
     chosen = np.unique(np.linspace(0, len(frames[0]) - 1, MS_SSIM_FRAMES).round().astype(int))
     values = []
     for a, b in zip(frames[0][chosen], frames[1][chosen], strict=True):
         left, right = (torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None] for x in (a, b))
-        values.append(float(multiscale_structural_similarity_index_measure(right, left, data_range=PEAK_UINT8)))
+        values.append(float(pytorch_msssim.ms_ssim(left, right, data_range=PEAK_UINT8)))
     return math.fsum(values) / len(values)
 
 
