@@ -70,7 +70,7 @@ class Emu3(AnchorNetwork):
         heads = options.get("heads", 1)
         config = Emu3Config.of(shapes, heads=heads)
         width = config.channels * config.multipliers[-1]
-        if not isinstance(heads, int) or heads < 1 or width % heads:
+        if type(heads) is not int or heads < 1 or width % heads:
             raise CheckpointError(f"{heads!r} attention heads: give a whole number that divides the {width} channels")
         return Network(config)
 

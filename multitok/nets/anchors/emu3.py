@@ -27,7 +27,7 @@ from torch.nn import functional
 from multitok.codebook import quantize_straight_through
 from multitok.nets.anchors.blocks import GroupNorm
 from multitok.nets.anchors.emu3_parts import CausalConv3d, Level, Middle, SpatialNorm, Stack, TemporalBlock, TimeConv
-from multitok.nets.anchors.shapes import count
+from multitok.nets.anchors.shapes import count, table
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Codes(nn.Module):
 
     def __init__(self, codebook_size: int, dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(codebook_size, dim)
+        self.embedding = table(codebook_size, dim)
 
 
 class Emu3(nn.Module):

@@ -1,9 +1,12 @@
-"""Sizes of a network, read off the shapes of its tensors."""
+"""Sizes of a network, read off the shapes of its tensors; and a table of code vectors made without delay."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+
+import torch
+from torch import nn
 
 
 def count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
@@ -16,3 +19,14 @@ def count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
     found = (re.match(pattern, key) for key in shapes)
     # Not the largest number, which a damaged name could make any.
     return len({match[1] for match in found if match})
+
+
+def table(codebook_size: int, dim: int) -> nn.Embedding:
+    """An embedding with random rows.
+
+    Args:
+        codebook_size: Number of rows.
+        dim: Their length.
+    """
+    # Filling one with normal numbers on the device "meta" makes torch import its compiler, for over a second.
+    return nn.Embedding.from_pretrained(torch.rand(codebook_size, dim) - 0.5, freeze=False)

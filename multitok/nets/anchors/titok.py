@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from multitok.nets.anchors.blocks import GroupNorm
 from multitok.nets.anchors.lookup import VectorLookup
-from multitok.nets.anchors.shapes import count
+from multitok.nets.anchors.shapes import count, table
 
 # Channels of an attention head in every published size.
 HEAD_WIDTH = 64
@@ -276,7 +276,7 @@ class PixelCodes(nn.Module):
 
     def __init__(self, codebook_size: int, dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(codebook_size, dim)
+        self.embedding = table(codebook_size, dim)
 
     def forward(self, logits: Tensor) -> Tensor:
         """The expected code vectors [B, dim, h, w] of logits [B, V, h, w]."""
