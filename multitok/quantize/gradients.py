@@ -102,15 +102,15 @@ def unit_rows(rows: torch.Tensor) -> torch.Tensor:
 @torch.library.custom_op("multitok::unit_rows", mutates_args=())
 def _unit_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The unit rows [..., D], and lengths [..., 1] in the dtype of `rows`."""
-    wide = rows.double()
+    wide = rows.double().reshape(-1, rows.shape[-1])
     # Added in the order of D: torch's own sums do not promise one.
-    squares = wide.square().movedim(-1, 0).contiguous().unbind()
+    squares = wide.square().T.contiguous().unbind()
     total = squares[0].clone()
     for square in squares[1:]:
         total += square
     lengths = square_root(total)[..., None]
     unit = torch.where(lengths > 0, wide / lengths.clamp(min=torch.finfo(torch.float64).tiny), 0)
-    return unit.to(rows.dtype), lengths.to(rows.dtype)
+    return unit.to(rows.dtype).reshape(rows.shape), lengths.to(rows.dtype).reshape(*rows.shape[:-1], 1)
 
 
 @_unit_rows.register_fake

@@ -173,8 +173,8 @@ class ResidualVQ(Quantizer):
                 values, own = torch.where(mask, values, 0), torch.where(mask[..., 0], own, DROPPED)
             quantized = quantized + values
             codes.append(own)
-            losses.append(torch.stack(level.losses(found, mask)))
-        commitment_loss, codebook_loss = torch.stack(losses).mean(dim=0).unbind()
+            losses.append(level.losses(found, mask))
+        commitment_loss, codebook_loss = (torch.stack(each).mean() for each in zip(*losses, strict=True))
         quantized = (rotate if self.rotation_trick else straight_through)(vectors, quantized.detach())
         return QuantizerOutput(
             quantized, torch.stack(codes, dim=-1), commitment_loss, codebook_loss, torch.zeros_like(commitment_loss)
