@@ -28,8 +28,9 @@ def haar(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """
     parts = [x]
     for axis in axes:
-        halves = [part.unflatten(axis, (-1, 2)).unbind(axis + 1) for part in parts]
-        parts = [part for left, right in halves for part in ((left + right) / 2, (left - right) / 2)]
+        left_half, right_half = ((*[slice(None)] * axis, slice(start, None, 2)) for start in (0, 1))
+        pairs = [(part[left_half], part[right_half]) for part in parts]
+        parts = [part for left, right in pairs for part in ((left + right) / 2, (left - right) / 2)]
     return torch.cat(parts, 1)
 
 
@@ -98,8 +99,9 @@ class FrameNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> the same."""
-        frames: Tensor = self.norm(x.transpose(1, 2).flatten(0, 1))
-        return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+        frames = x.transpose(1, 2)
+        normed: Tensor = self.norm(frames.flatten(0, 1)).reshape(frames.shape)
+        return normed.transpose(1, 2)
 
 
 class VideoBlock(nn.Module):

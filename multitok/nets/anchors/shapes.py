@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,11 +23,13 @@ def count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
 
 
 def table(codebook_size: int, dim: int) -> nn.Embedding:
-    """An embedding with random rows.
+    """An embedding with random rows between 0 and 1.
 
     Args:
         codebook_size: Number of rows.
         dim: Their length.
     """
-    # Filling one with normal numbers on the device "meta" makes torch import its compiler, for over a second.
-    return nn.Embedding.from_pretrained(torch.rand(codebook_size, dim) - 0.5, freeze=False)
+    # Arithmetic or normal numbers on the device "meta" make torch import its compiler, for over a second.
+    from_rows: Any = nn.Embedding.from_pretrained
+    made: nn.Embedding = from_rows(torch.rand(codebook_size, dim), freeze=False)
+    return made
