@@ -5,15 +5,14 @@ is its presentation timestamp less that of the first frame, an exact fraction. W
 no sound file does, a frame follows the one before it. Sound is left. Decoded by one thread and strictly: what a
 decoder would otherwise paint over is an error, or is left out up to the next key frame and reported.
 
-What is seen of damage is what the codec can see: H.264, MPEG-4, MPEG-2 and MJPEG notice nearly every flipped bit,
-HEVC, VP9 and AV1 carry no checksums and show most as wrong pixels. Frames that come to nothing are always noticed.
+What is seen of damage is what the codec can see: H.264, MPEG-4, MPEG-2 and MJPEG notice most of it, HEVC, VP9 and AV1
+carry no checksums and show much of it as wrong pixels. Packets that come to nothing are always noticed.
 
 Animated PNG, WebP and GIF are the matter of `image.py`. Shape letters: T frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +59,7 @@ def read_header(source: Source, format_name: str, fps: Fraction | None) -> tuple
             if first is None:
                 first = next(iter(packet.decode()), None)
             if packet.size and not packet.is_discard:
-                times.append(_packet_time(packet, stream, len(times)))
+                times.append(_packet_time(packet, stream, format_name, len(times)))
         if first is None:
             raise _no_frames(source)
         height, width = first.height, first.width
@@ -91,7 +90,7 @@ def frame_times(source: Source, format_name: str) -> list[Fraction]:
     """
     with source.open() as file, _opened(source, file, format_name) as (container, stream):
         packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
-        times = sorted(_packet_time(packet, stream, index)[0] for index, packet in enumerate(packets))
+        times = sorted(_packet_time(packet, stream, format_name, index)[0] for index, packet in enumerate(packets))
         return [time - times[0] for time in times]
 
 
@@ -145,40 +144,34 @@ class _Decoding:
 
     def run(self, *, is_whole: bool) -> Iterator[_Timed]:
         """Frames from where the container stands; `is_whole` where that is its start."""
-        self.waiting = []
+        self.waiting = []  # times of packets whose frame has not come
         num_packets = num_frames = 0
         lost_since: Fraction | None = None
-        num_lost = 0
         last: tuple[Fraction, Fraction] | None = None
         for packet in self._packets():
-            is_counted = packet.size and not packet.is_discard
-            if is_counted:
-                heapq.heappush(self.waiting, _packet_time(packet, self.stream, num_packets)[0])
+            if packet.size and not packet.is_discard:
+                self.waiting.append(self._packet_time(packet, num_packets)[0])
                 num_packets += 1
             frames, reason = self._decode(packet)
             if reason:
                 self._refuse(f"video packet {num_packets - 1:,} is damaged: {reason}")
-                if is_counted and self.waiting:
-                    self.waiting.remove(_packet_time(packet, self.stream, num_packets - 1)[0])
-                    heapq.heapify(self.waiting)
                 lost_since = self._end(last) if lost_since is None else lost_since
-                num_lost += bool(is_counted)
             for frame in frames:
                 num_frames += 1
                 time, duration = self._time(frame, last)
                 if frame.is_corrupt:
                     self._refuse(f"the frame at {float(time):.3f} s is damaged")
-                    lost_since = time if lost_since is None else lost_since
-                if lost_since is not None and (frame.is_corrupt or not frame.key_frame):
-                    num_lost += 1
-                    continue
+                    lost_since = self._end(last) if lost_since is None else lost_since
                 if lost_since is not None:
-                    self._report(lost_since, time, num_lost)
-                    lost_since, num_lost = None, 0
+                    if frame.is_corrupt or not frame.key_frame:
+                        continue
+                    self._report(lost_since, time)
+                    lost_since = None
                 last = (time, duration)
+                self.waiting = [each for each in self.waiting if each > time]
                 yield time, duration, frame
         if lost_since is not None:
-            self._report(lost_since, None, num_lost)
+            self._report(lost_since, None)
         elif is_whole and num_frames < num_packets:
             missing = f"{num_packets:,} packets of video gave {num_frames:,} frames"
             self._refuse(f"{missing}: the others are damaged or lack the frame that they build on")
@@ -213,22 +206,24 @@ class _Decoding:
             return [], error.strerror or type(error).__name__
 
     def _time(self, frame: Any, last: tuple[Fraction, Fraction] | None) -> tuple[Fraction, Fraction]:
-        ticks = frame.pts if frame.pts is not None else frame.dts
         base = Fraction(frame.time_base or self.stream.time_base)
-        # AVI stores the order of decoding: the k-th frame shown has the k-th smallest of the packets' times.
-        by_order = heapq.heappop(self.waiting) if self.waiting else None
-        is_ordered = self.format_name != "avi" and ticks is not None
-        time = ticks * base if is_ordered else by_order
+        # AVI numbers its frames in the order of decoding, and its reader takes that for the order of showing.
+        ticks = frame.dts if frame.pts is None or self.format_name == "avi" else frame.pts
+        time = None if ticks is None else ticks * base
         if time is None or (last is not None and time <= last[0]):
             time = self._end(last)
         return time, _duration(frame.duration, base, self.stream)
+
+    def _packet_time(self, packet: Any, index: int) -> tuple[Fraction, Fraction]:
+        return _packet_time(packet, self.stream, self.format_name, index)
 
     def _refuse(self, reason: str) -> None:
         if self.damage is None:
             raise MediaError(f"{self.source.name}: {reason}; mend the file, or read it with skip_damage=True")
 
-    def _report(self, start: Fraction, end: Fraction | None, num_lost: int) -> None:
+    def _report(self, start: Fraction, end: Fraction | None) -> None:
         assert self.damage is not None
+        num_lost = sum(end is None or each < end for each in self.waiting)
         until = "the end" if end is None else f"the key frame at {float(end):.3f} s"
         self.damage.append(f"{num_lost:,} frames left out from {float(start):.3f} s to {until}")
 
@@ -325,10 +320,10 @@ def check_frames(source: Source, num_frames: int, height: int, width: int) -> No
     check_size(source.name, what, num_frames * height * width * 3, limits)
 
 
-def _packet_time(packet: Any, stream: Any, index: int) -> tuple[Fraction, Fraction]:
+def _packet_time(packet: Any, stream: Any, format_name: str, index: int) -> tuple[Fraction, Fraction]:
     base = Fraction(packet.time_base or stream.time_base)
     duration = _duration(packet.duration, base, stream)
-    ticks = packet.pts if packet.pts is not None else packet.dts
+    ticks = packet.dts if packet.pts is None or format_name == "avi" else packet.pts
     return (index * duration if ticks is None else ticks * base), duration
 
 
