@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,11 +84,11 @@ def _modality_command(modality: str, what: str) -> None:
         for name, tokenizer in tokenizers.items():
             watch = None if report is None else report.watcher(name)
             evaluators.append(Evaluator(tokenizer, name=name, peers=peers, runs=runs, threads=threads, watch=watch))
-        num_failed = 0
+        num_failed, shown = 0, _names(files)
         for number, path in enumerate(files, 1):
             if sys.stderr.isatty():
                 click.echo(f"[{number}/{len(files)}] {path}", err=True)
-            num_failed += not _measured(path, kind, evaluators)
+            num_failed += not _measured(path, shown[path], kind, evaluators)
         _show([evaluator.result() for evaluator in evaluators], json_file, report)
         if num_failed:
             click.echo(f"{num_failed} of {len(files)} files could not be measured", err=True)
@@ -152,13 +153,18 @@ def _files(paths: Sequence[Path], modality: Modality) -> list[Path]:
     return files
 
 
-def _measured(path: Path, modality: Modality, evaluators: Sequence[Evaluator]) -> bool:
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """What the files are called in tables: their paths without the folders they share."""
+    shared = Path(os.path.commonpath([path.absolute().parent for path in files]))
+    return {path: path.absolute().relative_to(shared).as_posix() for path in files}
+
+
+def _measured(path: Path, name: str, modality: Modality, evaluators: Sequence[Evaluator]) -> bool:
     """Measure a file with every tokenizer; False, and a line that says why, where one cannot."""
     from multitok.cli.messages import print_error
     from multitok.errors import InputError
     from multitok.frontend import media
 
-    name = str(path)
     try:
         raw: Any = media.read(path, modality=modality)
     except (InputError, OSError) as error:
@@ -174,7 +180,7 @@ def _measured(path: Path, modality: Modality, evaluators: Sequence[Evaluator]) -
             known[span] = evaluator.peers(raw)
         failures.append(evaluator.add(name, raw, peers=known[span]))
     for failure in dict.fromkeys(failure for failure in failures if failure is not None):
-        print_error(InputError(f"{failure.name}: {failure.reason}"))
+        print_error(InputError(f"{path}: {failure.reason}"))
     return not any(failures)
 
 

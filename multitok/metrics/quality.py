@@ -11,7 +11,8 @@ sees. Squared errors are summed in integers (uint8) or float64: a difference of 
 3 - 5 = 254, and squares of it wrap again, which makes bad pictures look good.
 
 SSIM is scikit-image's with its defaults (windows of 7 with equal weights, each channel by itself, on values 0 to
-peak); MS-SSIM is pytorch-msssim's (Gaussian windows of 11, five scales, mean of the channels'). What is smaller than the windows has none.
+peak); MS-SSIM is pytorch-msssim's (Gaussian windows of 11, five scales, each channel by itself). What is smaller than
+the windows has none.
 """
 
 from __future__ import annotations

@@ -149,6 +149,8 @@ def _plot(path: Path, name: str, evaluations: Sequence[Evaluation]) -> bool:
         points = {rate: value for one in evaluations for rate, value in _peer_points(one, peer, measure)}
         _draw(axes, peer, sorted(points.items()), linewidth=1.2, marker=".", linestyle="--")
     axes.set_xscale("log")
+    for direction in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        direction("{x:.3g}")
     axes.set_xlabel(f"bits per {evaluations[0].unit}, mean over the items")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3, which="both")

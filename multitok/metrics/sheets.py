@@ -5,7 +5,7 @@
 
 A picture is shown pixel for pixel: its middle, where it is larger than a cell, and enlarged by a whole number where
 it is much smaller. A clip is shown by its middle frame, a volume by its middle slice. An error map shows the mean
-absolute error of a pixel's channels, black for none and white from an eighth of the range on.
+absolute error of a pixel's channels, black for none and white from an eighth of the range on (32 of 255).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CELL = 320
-# Errors from here on are white: this share of the range, 32 of 255.
-FULL_ERROR_SHARE = 1 / 8
+# Errors from here on are white: this share of the range.
+FULL_ERROR_SHARE = 32 / 255
 _MARGIN, _LABEL_HEIGHT, _FONT_SIZE = 8, 20, 13
 # Black, violet, red, orange, yellow, white: brightness grows all the way, so that it reads in grey too.
 _RAMP = np.array([[0, 0, 0], [70, 10, 110], [190, 40, 70], [240, 125, 20], [250, 210, 80], [255, 255, 255]])
@@ -52,19 +52,22 @@ def write_sheet(
     factor = max(1, CELL // max(original.shape[:2]))
     height, width = (n * factor for n in original.shape[:2])
     columns = 1 + len(levels)
-    size = (_MARGIN + columns * (max(width, _LABEL_HEIGHT * 6) + _MARGIN), 2 * (height + _LABEL_HEIGHT + _MARGIN))
+    size = (_MARGIN + columns * (max(width, _LABEL_HEIGHT * 7) + _MARGIN), 2 * (height + _LABEL_HEIGHT + _MARGIN))
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
 
     def place(column: int, row: int, label: str, cell: Image.Image) -> None:
-        x = _MARGIN + column * (max(width, _LABEL_HEIGHT * 6) + _MARGIN)
+        x = _MARGIN + column * (max(width, _LABEL_HEIGHT * 7) + _MARGIN)
         y = row * (height + _LABEL_HEIGHT + _MARGIN)
         draw.text((x, y + 2), label, fill="black", font=font)
         sheet.paste(cell, (x, y + _LABEL_HEIGHT))
 
     full = peak * FULL_ERROR_SHARE
     place(0, 0, "original", _cell(original, factor))
-    place(0, 1, f"error 0 to {full:.3g}", Image.fromarray(_scale(height)))
+    place(0, 1, "mean absolute error", Image.fromarray(_scale(height)))
+    beside = 2 * _MARGIN + _LABEL_HEIGHT, height + 2 * _LABEL_HEIGHT + _MARGIN
+    draw.text(beside, f"{full:.3g} or more", fill="black", font=font)
+    draw.text((beside[0], beside[1] + height - _LABEL_HEIGHT), "0", fill="black", font=font)
     for column, (k, pixels) in enumerate(levels.items(), 1):
         place(column, 0, f"{k} codebook{'s' * (k > 1)}", _cell(pixels, factor))
         place(column, 1, "error", _cell(_error_map(original, pixels), factor))

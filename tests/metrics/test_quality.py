@@ -34,7 +34,7 @@ def reference_psnr(original: NDArray[Any], decoded: NDArray[Any], peak: float) -
 
 
 def reference_ms_ssim(original: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:
-    """Wang et al. 2003 in float64 by scipy: Gaussian windows of 11, five scales, windows inside the picture, channel by channel."""
+    """Wang et al. 2003 in float64 by scipy: Gaussian windows of 11 inside the picture, five scales, per channel."""
     from scipy.ndimage import gaussian_filter
 
     weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
