@@ -109,7 +109,7 @@ def decode_series(source: Source) -> Iterator[tuple[str, NDArray[np.float32], Vo
     for series_id, slices, notes in _series(source):
         planes, info = _sorted(source, series_id, slices, notes)
         volume = np.empty((len(planes), *planes[0].shape), np.float32)
-        held: tuple[str, NDArray[Any]] = ("", np.empty(0))
+        held: tuple[str | None, NDArray[Any]] = (None, np.empty(0))
         for z, plane in enumerate(planes):
             if held[0] != plane.file:
                 held = (plane.file, _pixels(source, plane))
@@ -128,7 +128,8 @@ def _series(source: Source) -> Iterator[tuple[str, list[_Slice], list[str]]]:
     notes: dict[str, list[str]] = {}
     num_bytes = 0
     for label, data in _contents(source):
-        with guarded(f"{source.name}/{label}" if label else source.name, "DICOM file"):
+        where = f"{source.name}/{label}" if label else source.name
+        with guarded(where, "DICOM file"):
             dataset = _parsed(source.name, data, with_pixels=False)
             if "Rows" not in dataset:  # a DICOMDIR, a report, a plan
                 continue
@@ -139,7 +140,7 @@ def _series(source: Source) -> Iterator[tuple[str, list[_Slice], list[str]]]:
                 notes.setdefault(series, []).append(f"{label} repeats {seen[uid]}")
                 continue
             seen[uid] = label
-            by_series.setdefault(series, []).extend(_slices(label, data, dataset))
+            by_series.setdefault(series, []).extend(_slices(where, label, data, dataset))
             num_bytes += data.stat().st_size if isinstance(data, Path) else len(data)
             check_size(source.name, "its files", num_bytes, source.limits)
     if not by_series:
@@ -173,14 +174,14 @@ def _parsed(name: str, data: Path | bytes, *, with_pixels: bool) -> Any:
     return pydicom.dcmread(file, stop_before_pixels=not with_pixels)
 
 
-def _slices(label: str, data: Path | bytes, dataset: Any) -> Iterator[_Slice]:
+def _slices(where: str, label: str, data: Path | bytes, dataset: Any) -> Iterator[_Slice]:
     if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise MediaError(f"{label or 'it'} has colours ({dataset.get('PhotometricInterpretation')}); a volume is grey")
+        raise MediaError(f"{where}: has colours ({dataset.get('PhotometricInterpretation')}); a volume is grey")
     num_frames = int(dataset.get("NumberOfFrames", 1) or 1)
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [None] * num_frames
     if len(per_frame) != num_frames:
-        raise MediaError(f"{label or 'it'} has {num_frames:,} frames, but places {len(per_frame):,}")
+        raise MediaError(f"{where}: has {num_frames:,} frames, but places {len(per_frame):,}")
     for frame in range(num_frames):
         groups = [group for group in (per_frame[frame], shared) if group is not None]
 
@@ -193,7 +194,7 @@ def _slices(label: str, data: Path | bytes, dataset: Any) -> Iterator[_Slice]:
         position = value("PlanePositionSequence", "ImagePositionPatient")
         along = value("PlaneOrientationSequence", "ImageOrientationPatient")
         if num_frames > 1 and (position is None or (shared is None and per_frame[0] is None)):
-            raise MediaError(f"{label or 'it'} has {num_frames:,} frames without positions: a film, not a volume")
+            raise MediaError(f"{where}: has {num_frames:,} frames without positions: a film, not a volume")
         spacing = value("PixelMeasuresSequence", "PixelSpacing")
         thickness = value("PixelMeasuresSequence", "SpacingBetweenSlices") or value(
             "PixelMeasuresSequence", "SliceThickness"
