@@ -13,7 +13,7 @@ mesh is crossed an even number of times whatever it looks like.
               they do not but their number is even, inside is behind an odd number of them (faces that look the wrong
               way); on a ray with an odd number, which only an open mesh has, nothing is inside
 
-So a mesh with a small hole is filled as if it had none, and a sheet, which encloses nothing, keeps its skin.
+So a mesh with a small hole is filled nearly as if it had none, and a sheet, which encloses nothing, keeps its skin.
 
 Memory: the grid, and 13 bytes for each crossing.  Shape letters: N voxels, F triangles.
 """
