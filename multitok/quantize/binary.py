@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import softplus
 
 from multitok.errors import SpecError
-from multitok.quantize.gradients import straight_through, unit_rows
+from multitok.quantize.gradients import product, straight_through, unit_rows
 from multitok.quantize.learning import mean_over_ranks
 from multitok.quantize.quantizer import Quantizer, QuantizerOutput, check_finite, check_positive, entropy, mean_square
 
@@ -133,7 +133,7 @@ class BinaryQuantizer(Quantizer):
         count, bits = logits.shape
         numbers = torch.arange(2**bits, device=logits.device)
         signs = ((numbers[None, :] >> torch.arange(bits, device=logits.device)[:, None]) & 1) * 2.0 - 1
-        total = torch.softmax(logits @ signs, dim=1).sum(dim=0)
+        total = torch.softmax(product(logits, signs), dim=1).sum(dim=0)
         return mean_over_ranks(total, count) if self.sync else total / max(count, 1)
 
 

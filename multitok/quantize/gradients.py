@@ -3,6 +3,7 @@
     straight_through   d quantized / d carrier = 1
     rotate             d quantized / d vectors = the rotation and scaling that take the vector onto its code vector
     unit_rows          rows scaled to length 1, with their true slope
+    product            matrix product, in full precision both ways
 
 Writing `vectors + (quantized - vectors).detach()` instead would round, so that ids and vectors decode apart. [..., D]
 throughout. This module imports torch.
@@ -48,6 +49,22 @@ class _Rotate(torch.autograd.Function):
         return torch.where((lengths > SHORTEST) & (target_lengths > SHORTEST), rotated, gradient), None
 
 
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(left, right)
+        return left @ right
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        left, right = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            return (
+                gradient @ right.T if ctx.needs_input_grad[0] else None,
+                left.T @ gradient if ctx.needs_input_grad[1] else None,
+            )
+
+
 def straight_through(carrier: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """`values` with the gradient of `carrier` and of `values`; detach what shall not learn.
 
@@ -83,6 +100,23 @@ def rotate(vectors: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         Fifty et al. 2024, "Restructuring Vector Quantization with the Rotation Trick", section 4.2.
     """
     out: torch.Tensor = _Rotate.apply(vectors, values)
+    return out
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Matrix product whose gradients are taken in full precision too.
+
+    A compiled model runs its backward pass in the autocast of the forward pass around it, which switching autocast off
+    for the product alone does not change.
+
+    Args:
+        left: [N, D] float32.
+        right: [D, M] float32.
+
+    Returns:
+        [N, M] float32, differentiable.
+    """
+    out: torch.Tensor = _Product.apply(left, right)
     return out
 
 

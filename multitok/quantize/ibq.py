@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from multitok.codebook import nearest_code, quantize_straight_through
-from multitok.quantize.gradients import straight_through
+from multitok.quantize.gradients import product, straight_through
 from multitok.quantize.learning import mean_over_ranks
 from multitok.quantize.quantizer import Quantizer, QuantizerOutput, check_positive, entropy, mean_square
 
@@ -88,8 +88,8 @@ class IBQ(Quantizer):
         self, rows: torch.Tensor, codebook: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Carrier [n, D], sum of the entropies of the soft codes, sum of the soft codes [V]."""
-        logits = rows @ codebook.T
-        carrier = torch.softmax(logits, dim=1) @ codebook.detach()
+        logits = product(rows, codebook.T)
+        carrier = product(torch.softmax(logits, dim=1), codebook.detach())
         if not self.training:
             return carrier, logits.new_zeros(()), logits.new_zeros(codebook.shape[0])
         log_soft = torch.log_softmax(logits / self.entropy_temperature, dim=1)

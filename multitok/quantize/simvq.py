@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from multitok.errors import SpecError
+from multitok.quantize.gradients import product
 from multitok.quantize.vector_quantizer import LookupQuantizer
 
 
@@ -49,7 +50,7 @@ class SimVQ(LookupQuantizer):
 
     def code_vectors(self) -> torch.Tensor:
         """What the codes stand for, [V, D] float32."""
-        return nn.functional.linear(self.frozen, self.transform)
+        return product(self.frozen, self.transform.T)
 
     def extra_repr(self) -> str:
         """What `print` shows of this module."""

@@ -130,7 +130,8 @@ class VectorQuantizer(LookupQuantizer):
     Args:
         dim: D.
         codebook_size: V.
-        metric: "l2", "cosine" (largest cosine) or "dot" (largest dot product).
+        metric: "l2", "cosine" (largest cosine) or "dot" (largest dot product; a long code vector wins more vectors and
+            may take all, so give vectors of even length, or take `IBQ`).
         learning: "ema" moves each code to the mean of its vectors, which takes no codebook_loss; "gradient" makes the
             codebook a parameter that codebook_loss moves.
         decay: Of the averages, in [0, 1]; with "gradient" of the counts only.
