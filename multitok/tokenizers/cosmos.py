@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -162,9 +163,12 @@ def _read(folder: Path) -> dict[str, torch.Tensor]:
 def _read_torchscript(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
+    load: Any = torch.jit.load
     try:
-        load: Any = torch.jit.load
-        return dict(load(str(file), map_location="cpu").state_dict())
+        with warnings.catch_warnings():
+            # Newer versions of torch recommend other formats; the files are what they are.
+            warnings.simplefilter("ignore", FutureWarning)
+            return dict(load(str(file), map_location="cpu").state_dict())
     except (RuntimeError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{file} is not a whole TorchScript file ({reason}): copy it again") from error
