@@ -31,7 +31,7 @@ lint: $(VENV)/.installed  ## ruff and mypy --strict
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed  ## Measure what the README states
-	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m pip install --quiet -e '.[bench,eval]'
 	$(BIN)/python benchmarks/run.py
 
 native:  ## Rebuild the native codebook search of this repository; quick after an edit

@@ -1,7 +1,8 @@
 """Every number that the documentation states, measured now: `python benchmarks/run.py [NAME ...]`
 
 Runs the scripts below one after the other and writes their tables to docs/benchmarks.md. With names, runs only
-those and keeps the other tables as they are.
+those and keeps the other tables as they are. MULTITOK_HELDOUT names the folder of held-out pictures, clips and volumes
+that vision.py measures on; without it, it takes the few of examples/data.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ SCRIPTS = {
     "prepare_memory": "Memory of a job",
     "loader": "Shards to packed batches",
     "tokenizers": "Tokenizers, one core",
+    "vision": "Image, video and volume tokenizers: quality",
+    "vision_speed": "Image, video and volume tokenizers: speed",
 }
 HEAD = """# Benchmarks
 

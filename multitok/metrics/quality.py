@@ -31,12 +31,14 @@ PEAK_UINT8 = 255.0
 SSIM_WINDOW = 7
 # Below or at this side the last of the five scales of MS-SSIM is narrower than its window of 11.
 MS_SSIM_LARGEST_UNDEFINED_SIDE = 160
+# Above so many pixels MS-SSIM would take gigabytes.
+MS_SSIM_MOST_PIXELS = 2**24
 # Frames of a clip that MS-SSIM looks at, evenly spaced: it costs more than all else together.
 MS_SSIM_FRAMES = 16
 # Voxels above this share of the peak are foreground: not the air around a head, which is most of a scan, and easy.
 FOREGROUND_SHARE = 0.05
 # Values compared at once; bounds the copies, not the result.
-_BLOCK = 2**20
+_BLOCK, _SSIM_STRIP = 2**20, 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Quality:
     Args:
         psnr_db: Peak signal-to-noise ratio; infinite where nothing differs.
         ssim: Structural similarity, 1 where nothing differs.
-        ms_ssim: The same over five scales; pictures and clips with sides above 160.
+        ms_ssim: The same over five scales; pictures and clips with sides above 160 and at most 2^24 pixels.
         psnr_foreground_db: PSNR over the voxels above 5% of the peak; volumes only.
     """
 
@@ -149,7 +151,7 @@ def ms_ssim(original: NDArray[Any], decoded: NDArray[Any]) -> float | None:
         decoded: The same shape.
 
     Returns:
-        At most 1; None where a side is at most 160, and for volumes.
+        At most 1; None where a side is at most 160, above 2^24 pixels, and for volumes.
 
     Raises:
         ShapeError: As for `measure`.
@@ -212,15 +214,30 @@ def _ssim(original: NDArray[Any], decoded: NDArray[Any], peak: float) -> float |
         from skimage.metrics import structural_similarity
     except ImportError as error:
         raise _missing("SSIM", "scikit-image", error) from error
+
+    def in_strips(left: NDArray[Any], right: NDArray[Any], channel_axis: int | None) -> float:
+        # Each strip brings the rows that the windows of its own need, and structural_similarity leaves out the
+        # windows that stick out: together the strips have every window of the whole once.
+        reach, means, weights = SSIM_WINDOW - 1, [], []
+        num_windows = len(left) - reach
+        rows = max(1, _SSIM_STRIP // math.prod(left.shape[1:]))
+        for start in range(0, num_windows, rows):
+            strip = slice(start, min(start + rows, num_windows) + reach)
+            weights.append(strip.stop - start - reach)
+            means.append(structural_similarity(left[strip], right[strip], channel_axis=channel_axis, data_range=peak))
+        return math.fsum(m * w for m, w in zip(means, weights, strict=True)) / num_windows
+
     if original.dtype != np.uint8:
-        return float(structural_similarity(original, decoded, data_range=peak))
-    frames = zip(_frames(original), _frames(decoded), strict=True)
-    values = [structural_similarity(a, b, channel_axis=2, data_range=int(peak)) for a, b in frames]
+        return in_strips(original, decoded, None)
+    values = [in_strips(a, b, 2) for a, b in zip(_frames(original), _frames(decoded), strict=True)]
     return math.fsum(values) / len(values)
 
 
 def _ms_ssim(original: NDArray[Any], decoded: NDArray[Any]) -> float | None:
-    if original.dtype != np.uint8 or min(original.shape[-3:-1]) <= MS_SSIM_LARGEST_UNDEFINED_SIDE:
+    sides = original.shape[-3:-1]
+    if original.dtype != np.uint8 or min(sides) <= MS_SSIM_LARGEST_UNDEFINED_SIDE:
+        return None
+    if math.prod(sides) > MS_SSIM_MOST_PIXELS:
         return None
     try:
         import pytorch_msssim

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from multitok.errors import InputError, ShapeError
-from multitok.metrics import measure, ms_ssim, psnr, ssim
+from multitok.metrics import measure, ms_ssim, psnr, quality, ssim
 
 PICTURES = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)))
 
@@ -108,6 +108,18 @@ def test_ssim_is_scikit_images_and_of_a_clip_the_mean() -> None:
     clips = [np.stack(frames) for frames in zip(first, second, strict=True)]
     assert ssim(clips[0], clips[1]) == pytest.approx(sum(wanted) / 2, rel=1e-12)
     assert ssim(first[0], first[0]) == 1.0
+
+
+@pytest.mark.parametrize("strip", [1, 31 * 3 * 4, 10**6])
+def test_ssim_in_strips_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
+    from skimage.metrics import structural_similarity
+
+    monkeypatch.setattr(quality, "_SSIM_STRIP", strip)
+    first, second = noisy((23, 31, 3), 20)
+    assert ssim(first, second) == pytest.approx(structural_similarity(first, second, channel_axis=2), rel=1e-9)
+    volumes = [x.reshape(3, 23, 31)[:, :9].repeat(4, axis=0).astype(np.float32) for x in (first, second)]
+    wanted = structural_similarity(*volumes, data_range=200.0)
+    assert ssim(*volumes, peak=200.0) == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_ssim_of_a_volume_depends_on_its_peak_alone() -> None:
