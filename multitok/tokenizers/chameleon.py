@@ -9,14 +9,13 @@ the token "IMGIMG", the digits of n as letters A to J, then "Z".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import CheckpointError
-from multitok.protocol import Codes
+from multitok.tokenizers._anchor_network import Shapes
 from multitok.tokenizers._vqgan import VqganFamily
 
 if TYPE_CHECKING:
@@ -30,33 +29,25 @@ class Chameleon(VqganFamily):
     prefixes = ("model.vqmodel.", "vqmodel.", "")
 
     @classmethod
-    def quantizer(cls, weights: Mapping[str, torch.Tensor]) -> str:
+    def quantizer(cls, shapes: Shapes) -> str:
         """Always the nearest."""
         return "l2"
 
     @classmethod
-    def has_decoder(cls, weights: Mapping[str, torch.Tensor]) -> bool:
+    def has_decoder(cls, shapes: Shapes) -> bool:
         """Not in transformers."""
-        return any(key.startswith("decoder.") for key in weights)
+        return any(key.startswith("decoder.") for key in shapes)
 
     @staticmethod
     def pixel_values() -> NDArray[np.float32]:
         """v / 255 * 2 - 1, in float64 until the end."""
         return (np.arange(256) / 255 * 2 - 1).astype(np.float32)
 
-    def decode(self, codes: Codes, /) -> NDArray[np.uint8]:
-        """The picture that `codes` stand for.
-
-        Args:
-            codes: [1, h, w] over the grid that belongs to their extent.
-
-        Raises:
-            CheckpointError: The checkpoint has no decoder.
-        """
-        self.spec.check(codes)
+    def run_decoder(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes [1, h, w] to pixels [1, 3, H, W], where there is a decoder."""
         if self.module.decoder is None:
             raise CheckpointError(
                 "this checkpoint is the encoder alone, as transformers keeps it: to decode, load the folder with the "
                 'original vqgan.ckpt by kind="chameleon"'
             )
-        return super().decode(codes)
+        return super().run_decoder(codes)

@@ -10,13 +10,17 @@ it decodes rows of length 1; its codes are these where the rows have length 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.tokenizers._vqgan import VqganFamily
+from multitok.errors import CheckpointError
+from multitok.tokenizers._anchor_network import Shapes, steps_of_float32
+from multitok.tokenizers._published import check_keys
+from multitok.tokenizers._vqgan import VqganFamily, conv_shape
 
 if TYPE_CHECKING:
     import torch
@@ -34,30 +38,42 @@ class LlamaGen(VqganFamily):
     ignored = ("loss.", "quantize.codebook_used")
 
     @classmethod
-    def layout(cls, weights: Mapping[str, torch.Tensor]) -> Callable[[str, int], str]:
-        """LlamaGen's names, or those of transformers."""
-        return _janus_key if any(key.startswith("encoder.down.") for key in weights) else _llamagen_key
+    def read(cls, folder: Path) -> dict[str, torch.Tensor]:
+        """The tensors of a published checkpoint, strictly compared by its own names, then renamed."""
+        import torch
+
+        weights = super().read(folder)
+        shapes = {key: tuple(value.shape) for key, value in weights.items()}
+        their_key = _janus_key if any(key.startswith("encoder.down.") for key in shapes) else _llamagen_key
+        try:
+            # The encoder's names do not depend on the number of levels.
+            levels = len(conv_shape(shapes, partial(their_key, levels=1)).level_channels)
+            with torch.device("meta"):
+                module = cls.make_network(shapes, partial(their_key, levels=levels))
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}: {error}") from None
+        theirs = {key: their_key(key, levels=levels) for key in module.state_dict()}
+        check_keys(str(folder), weights, {theirs[key]: value.shape for key, value in module.state_dict().items()})
+        return {key: weights[name] for key, name in theirs.items()}
 
     @classmethod
-    def quantizer(cls, weights: Mapping[str, torch.Tensor]) -> str:
+    def quantizer(cls, shapes: Shapes) -> str:
         """Always the angle."""
         return "cosine"
 
     @staticmethod
     def pixel_values() -> NDArray[np.float32]:
         """(v / 255 - 0.5) / 0.5, each step in float32."""
-        half = np.float32(0.5)
-        pixels: NDArray[np.float32] = (np.arange(256, dtype=np.float32) / np.float32(255) - half) / half
-        return pixels
+        return steps_of_float32(0.5)
 
 
-def _janus_key(key: str, levels: int) -> str:
+def _janus_key(key: str, *, levels: int) -> str:
     # transformers numbers the decoder's levels as they run, the lowest resolution first.
     return re.sub(r"^decoder\.up\.(\d+)", lambda found: f"decoder.up.{levels - 1 - int(found[1])}", key)
 
 
-def _llamagen_key(key: str, levels: int) -> str:
-    key = re.sub(r"^decoder\.up\.", "decoder.conv_blocks.", _janus_key(key, levels))
+def _llamagen_key(key: str, *, levels: int) -> str:
+    key = re.sub(r"^decoder\.up\.", "decoder.conv_blocks.", _janus_key(key, levels=levels))
     key = re.sub(r"^encoder\.down\.", "encoder.conv_blocks.", key)
     for ours, theirs in RENAMED:
         key = key.replace(ours, theirs)

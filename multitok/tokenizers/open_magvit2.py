@@ -17,18 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import CheckpointError
-from multitok.tokenizers._anchor_image import AnchorImage, conv_shape, infer_shape, signed_pixels
+from multitok.protocol import Modality
+from multitok.tokenizers._anchor_network import AnchorNetwork, Shapes
 from multitok.tokenizers._published import read_weights
+from multitok.tokenizers._vqgan import conv_shape, no_options, signed_pixels
 
 if TYPE_CHECKING:
     import torch
-    from typing_extensions import Self
 
 AVERAGES = "model_ema."
 MAX_BITS = 30
 
 
-class OpenMagvit2(AnchorImage):
+class OpenMagvit2(AnchorNetwork):
     """uint8 [H, W, 3] <-> codes [1, h, w], the signs of the latents.
 
     The decoder takes the deviation of the code vectors over the picture. Over a single position it is not defined: the
@@ -37,48 +38,44 @@ class OpenMagvit2(AnchorImage):
 
     kind = "open-magvit2"
 
+    modality = Modality.IMAGE
+    grid_axes = ("h", "w")
+
     @classmethod
-    def from_directory(cls, folder: Path, /, *, name: str | None) -> Self:
-        """Build the tokenizer from the files of a published checkpoint.
-
-        Args:
-            folder: Holds the weights.
-            name: Name inside a vocabulary; None takes "image".
-
-        Raises:
-            CheckpointError: There is none, it cannot be read, or its keys are not exactly those of the network.
-        """
-        where = str(folder)
+    def read(cls, folder: Path) -> dict[str, torch.Tensor]:
+        """The tensors of a published checkpoint, moving averages in the place of what they average."""
         weights = {key: value for key, value in read_weights(folder).items() if not key.startswith("loss.")}
-        weights = _with_averages(where, weights)
-        return cls(name or "image", infer_shape(where, weights, _as_it_is), weights, where=where)
+        return _with_averages(str(folder), weights)
 
     @classmethod
-    def make_module(cls, config: Mapping[str, Any]) -> Any:
-        """The network of these sizes."""
+    def make_module(cls, shapes: Shapes, options: Mapping[str, Any]) -> Any:
+        """The network whose tensors have these shapes."""
         from multitok.nets.anchors.open_magvit2 import OpenMagvit2Module
 
-        shape = conv_shape(config)
-        if shape.attention_levels or shape.latent_channels > MAX_BITS:
+        no_options(cls.kind, options)
+        shape = conv_shape(shapes)
+        if shape.latent_channels > MAX_BITS:
             raise CheckpointError(
-                f"attention at levels {shape.attention_levels}, {shape.latent_channels} bits: Open-MAGVIT2 has no "
-                f"attention and at most {MAX_BITS} bits; the checkpoint is of another kind"
+                f"key 'encoder.conv_out.weight' makes codes of {shape.latent_channels} bits: {MAX_BITS} are the most; "
+                "the checkpoint is of another kind"
             )
         return OpenMagvit2Module(shape)
 
     @classmethod
-    def codebook_size(cls, config: Mapping[str, Any]) -> int:
+    def codebook_size(cls, shapes: Shapes) -> int:
         """2 to the number of dimensions."""
-        return int(2 ** config["latent_channels"])
+        return 1 << shapes["encoder.conv_out.weight"][0]
+
+    @classmethod
+    def stride_of(cls, module: Any) -> tuple[int, ...]:
+        """Half the size at every level but the last."""
+        step: int = 2 ** (len(module.encoder.down) - 1)
+        return step, step
 
     @staticmethod
     def pixel_values() -> NDArray[np.float32]:
         """v / 127.5 - 1."""
         return signed_pixels()
-
-
-def _as_it_is(key: str, levels: int) -> str:
-    return key
 
 
 def _with_averages(where: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,23 +1,17 @@
 """VQGAN of taming-transformers, f8 and f16, its Gumbel variant too: `multitok.load(folder, kind="vqgan")`.
 
 Read are the checkpoints of the project, with or without the weights of its loss. Reconstruction is what the authors
-publish (16,384 codes, f16: rFID 4.98 on ImageNet at 256 x 256); what the networks cannot promise, and others here can,
-is said in `multitok.tokenizers._anchor_image`.
+publish (16,384 codes, f16: rFID 4.98 on ImageNet at 256 x 256); what the network cannot promise, and others here can,
+is said in `multitok.tokenizers._anchor_network`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.tokenizers._anchor_image import signed_pixels
-from multitok.tokenizers._vqgan import VqganFamily
-
-if TYPE_CHECKING:
-    import torch
+from multitok.tokenizers._anchor_network import Shapes
+from multitok.tokenizers._vqgan import VqganFamily, signed_pixels
 
 
 class Vqgan(VqganFamily):
@@ -29,9 +23,9 @@ class Vqgan(VqganFamily):
     kind = "vqgan"
 
     @classmethod
-    def quantizer(cls, weights: Mapping[str, torch.Tensor]) -> str:
+    def quantizer(cls, shapes: Shapes) -> str:
         """The Gumbel variant has its own names."""
-        return "gumbel" if "quantize.proj.weight" in weights or "quantize.embed.weight" in weights else "l2"
+        return "gumbel" if "quantize.proj.weight" in shapes or "quantize.embed.weight" in shapes else "l2"
 
     @staticmethod
     def pixel_values() -> NDArray[np.float32]:

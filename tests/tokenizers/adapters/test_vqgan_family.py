@@ -17,7 +17,6 @@ import multitok
 from multitok import registry
 from multitok.errors import CheckpointError, InputError, ShapeError
 from multitok.protocol import Codes, DirectoryReader
-from multitok.tokenizers import _anchor_image
 from multitok.tokenizers.chameleon import Chameleon
 from multitok.tokenizers.llamagen import LlamaGen
 from multitok.tokenizers.open_magvit2 import OpenMagvit2
@@ -150,7 +149,8 @@ def test_networks_of_published_size_have_exactly_the_published_keys(
     published = {**shapes, "loss.discriminator.main.0.weight": (64, 3, 4, 4)}
     on_meta = {key: torch.empty(shape, device="meta") for key, shape in published.items()}
     monkeypatch.setattr(f"multitok.tokenizers.{reader}.read_weights", lambda folder, **_: on_meta)
-    monkeypatch.setattr("multitok.tokenizers._anchor_image.check_keys", stop)
+    for checker in ("llamagen", "_anchor_network"):
+        monkeypatch.setattr(f"multitok.tokenizers.{checker}.check_keys", stop)
     with pytest.raises(Stop):
         adapter.from_directory(tmp_path, name=None)
     shapes.pop("quantize.codebook_used", None)
@@ -259,12 +259,6 @@ def test_weights_of_any_float_dtype_are_computed_with_in_float32(tmp_path: Path,
     same = multitok.load(layouts.write(tmp_path / "full", full), kind="vqgan")
     assert {value.dtype for value in small.get_tensors().values()} == {np.dtype(np.float32)}
     assert multitok.fingerprint(small) == multitok.fingerprint(same)
-
-
-def test_the_number_of_groups_is_the_networks() -> None:
-    from multitok.nets.anchors.blocks import NORM_GROUPS
-
-    assert _anchor_image.NORM_GROUPS == NORM_GROUPS
 
 
 def test_pixels_enter_as_the_publishers_have_them() -> None:
