@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
-from multitok.frontend.media import Limits, modalities_of, probe_records
+from multitok.frontend.media import Limits, ReadOptions, modalities_of, probe_records
 from multitok.frontend.resample import num_resampled
 from multitok.interleave import Interleaver, SegmentShape, Template
 from multitok.prepare.encode import Encoded, ItemEncoder
@@ -78,6 +78,7 @@ def count_tokens(
     use: Mapping[str, str] | None = None,
     group_by_stem: bool = False,
     limits: Limits | None = None,
+    reading: ReadOptions | None = None,
 ) -> TokenCount:
     """Count the tokens that `multitok.prepare.prepare` would write for the same arguments.
 
@@ -88,6 +89,7 @@ def count_tokens(
         use: Modality or file ending (".faa") -> tokenizer name, where several tokenizers could take it.
         group_by_stem: In folders, the files of one stem are one document.
         limits: How large an item may be; None for the defaults.
+        reading: Frame rate of videos, window of volumes and the like; None for the defaults.
     Returns:
         The counts.
     Raises:
@@ -96,7 +98,7 @@ def count_tokens(
     """
     routing = make_routing(vocabulary, use or {})
     opened = open_sources([Path(source) for source in sources], routing, group_by_stem=group_by_stem)
-    counting = _Counting(vocabulary, routing, template or Template(), limits or Limits())
+    counting = _Counting(vocabulary, routing, template or Template(), limits or Limits(), reading or ReadOptions())
     with TemporaryDirectory(prefix="multitok-count-") as folder:
         for number, source in enumerate(opened):
             counting.add(source, Path(folder) / listing_name(number))
@@ -106,12 +108,15 @@ def count_tokens(
 class _Counting:
     """Running totals; adds whole sources."""
 
-    def __init__(self, vocabulary: Vocabulary, routing: Routing, template: Template, limits: Limits) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, routing: Routing, template: Template, limits: Limits, reading: ReadOptions
+    ) -> None:
         self._vocabulary = vocabulary
         self._routing = routing
         self._limits = limits
+        self._reading = reading
         self._interleaver = Interleaver(vocabulary, template)
-        self._encoder = ItemEncoder(vocabulary, routing, template, limits)
+        self._encoder = ItemEncoder(vocabulary, routing, template, limits, reading)
         self._num_documents = self._num_tokens = self._num_rejected = 0
         self._items, self._tokens, self._bytes = Counter[Modality](), Counter[Modality](), Counter[Modality]()
         self._skipped = Counter[str]()
@@ -178,7 +183,8 @@ class _Counting:
         assert not isinstance(part.content, str)
         wanted = None if part.tokenizer is None else self._routing.modalities[part.tokenizer]
         shapes, sizes = [], Counter[Modality]()
-        for _, info in probe_records(part.content, part.name, modality=wanted, limits=self._limits):
+        found = probe_records(part.content, part.name, modality=wanted, limits=self._limits, options=self._reading)
+        for _, info in found:
             spec = self._vocabulary.spec(part.tokenizer or self._routing.of_content(part.name, info.modality))
             if 0 in spec.stride:
                 return None
@@ -188,7 +194,8 @@ class _Counting:
             shapes.append(SegmentShape.of_extent(spec, extent))
             # The bytes of a file of several records count once.
             content = part.content
-            sizes[info.modality] = content.stat().st_size if isinstance(content, Path) else len(content)
+            size = content.stat().st_size if isinstance(content, Path) else len(content)
+            sizes[info.modality] = size if part.num_bytes is None else part.num_bytes
         return shapes, sizes
 
     def _encoded(self, item: Item, part: Part, root: Path) -> _Measured | Rejected:

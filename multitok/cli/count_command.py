@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from multitok.cli.options import document_options
+from multitok.cli.options import as_read_options, document_options
 
 if TYPE_CHECKING:
     from multitok.interleave import Template
@@ -30,6 +30,7 @@ def command(
     group_by_stem: bool,
     limits: dict[str, int],
     as_json: bool,
+    **reading: Any,
 ) -> None:
     """Count the token IDs that `multitok prepare` would write for SOURCES, without writing them.
 
@@ -51,6 +52,7 @@ def command(
         use=use,
         group_by_stem=group_by_stem,
         limits=Limits(**limits),
+        reading=as_read_options(**reading),
     )
     problems = [(_where(rejected), rejected.message) for rejected in count.rejected]
     if as_json:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multitok.cli.messages import print_error
+from multitok.cli.options import as_read_options, reading_options
 
 if TYPE_CHECKING:
+    from multitok.frontend.media import Limits, ReadOptions
     from multitok.protocol import Codes, Modality, Tokenizer
 
 STDIN = Path("-")
@@ -22,7 +25,17 @@ STDIN = Path("-")
 @click.option("--with", "source", metavar="TOKENIZER", help="Checkpoint name, folder or kind; default: by modality.")
 @click.option("--out", type=click.Path(path_type=Path), help="Codes file to write, for one input. [INPUT.codes]")
 @click.option("--print", "print_codes", is_flag=True, help="Print the codes as JSON lines, write no file.")
-def command(inputs: tuple[Path, ...], source: str | None, out: Path | None, print_codes: bool) -> None:
+@click.option("--frame", type=click.IntRange(0), help="Frame or page of a picture to encode as an image, from 0.")
+@reading_options
+def command(
+    inputs: tuple[Path, ...],
+    source: str | None,
+    out: Path | None,
+    print_codes: bool,
+    frame: int | None,
+    limits: dict[str, int],
+    **reading: Any,
+) -> None:
     """Turn files into codes; `-` reads standard input: text, or the content of a media file.
 
     An input that cannot be read is named, the others are encoded, and the exit status is 1.
@@ -30,6 +43,8 @@ def command(inputs: tuple[Path, ...], source: str | None, out: Path | None, prin
     \b
     multitok encode photo.jpg                       writes photo.jpg.codes
     multitok encode genes.fa --with dna-6mer        every record of the file
+    multitok encode clip.mp4 --fps 8                8 frames a second
+    multitok encode ct/ --window -160:240           a folder of DICOM slices
     echo "Hello" | multitok encode - --print        {"id": "", "codes": [[...]]}
     """
     from multitok.errors import InputError
@@ -38,10 +53,13 @@ def command(inputs: tuple[Path, ...], source: str | None, out: Path | None, prin
         raise click.BadParameter(f"one file cannot hold the codes of {len(inputs)} inputs", param_hint="--out")
     if STDIN in inputs and out is None and not print_codes:
         raise click.UsageError("standard input has no file name: give --out FILE or --print")
+    from multitok.frontend.media import Limits
+
+    options, bounds = replace(as_read_options(**reading), frame=frame), Limits(**limits)
     num_failed = 0
     for path in inputs:
         try:
-            _encode_one(path, source, out, print_codes)
+            _encode_one(path, source, out, print_codes, options, bounds)
         except BrokenPipeError:
             raise
         except (InputError, OSError) as error:
@@ -53,40 +71,51 @@ def command(inputs: tuple[Path, ...], source: str | None, out: Path | None, prin
         sys.exit(1)
 
 
-def _encode_one(path: Path, source: str | None, out: Path | None, print_codes: bool) -> None:
+def _encode_one(
+    path: Path, source: str | None, out: Path | None, print_codes: bool, options: ReadOptions, limits: Limits
+) -> None:
     from multitok.checkpoint import load
     from multitok.cli.choose import default_checkpoint
-    from multitok.codes_file import write_codes
+    from multitok.codes_file import ItemInfo, write_codes
     from multitok.errors import InputError
     from multitok.frontend import media
 
-    if path.is_dir():
+    if path.is_dir() and not media.is_item_folder(path):
         raise InputError(f"{path} is a folder: give its files, or use `multitok prepare`, which takes folders")
     data: bytes | Path = sys.stdin.buffer.read() if path == STDIN else path
     name = "standard input" if path == STDIN else path.name
-    modality = load(source).spec.modality if source else _modality_of(name, data)
+    modality = load(source).spec.modality if source else _modality_of(name, data, options, limits)
     source = source or default_checkpoint(modality, name)
     tokenizer = load(source)
-    items = [(key, tokenizer.encode(raw)) for key, raw in media.records(data, name, modality=modality)]
+    found = media.read_records(data, name, modality=modality, limits=limits, options=options)
+    items, about = [], []
+    for record in found:
+        items.append((record.id, tokenizer.encode(record.raw)))
+        about.append(ItemInfo(record.place, record.frame_rate_hz))
     if print_codes:
         for key, codes in items:
             click.echo(json.dumps({"id": key, "codes": codes.values.tolist(), "extent": codes.extent}))
         return
     target = out or path.with_name(f"{path.name}.codes")
     folder = Path(source)
-    write_codes(target, tokenizer, str(folder.resolve()) if folder.is_dir() else source, items)
-    size = len(data) if isinstance(data, bytes) else path.stat().st_size
+    write_codes(target, tokenizer, str(folder.resolve()) if folder.is_dir() else source, items, about)
+    size = len(data) if isinstance(data, bytes) else _size_of(path)
     click.echo(f"{name if path == STDIN else path} -> {target}: {source}, {_summary(tokenizer, items, size)}")
 
 
-def _modality_of(name: str, data: bytes | Path) -> Modality:
+def _size_of(path: Path) -> int:
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _modality_of(name: str, data: bytes | Path, options: ReadOptions, limits: Limits) -> Modality:
     from multitok.frontend import media
     from multitok.frontend.media.kinds import HEAD_BYTES, PLAIN, sniff
     from multitok.protocol import Modality
 
     if isinstance(data, bytes) and sniff(data[:HEAD_BYTES]) is PLAIN:
         return Modality.TEXT
-    return media.modality_of(name, data) or Modality.TEXT
+    return next(media.probe_records(data, name, options=options, limits=limits))[1].modality
 
 
 def _summary(tokenizer: Tokenizer[Any], items: list[tuple[str, Codes]], size: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from multitok.frontend.media import ReadOptions
     from multitok.interleave import Template
 
 LIMITS = ("max_bytes", "max_text_bytes", "max_pixels", "max_frames", "max_audio_s")
@@ -63,10 +64,93 @@ def _template(context: click.Context, option: click.Parameter, path: Path | None
     return Template.from_json(data)
 
 
-def document_options(function: _Command) -> _Command:
-    """Add the options that say how sources become documents: use, template, group_by_stem and limits."""
+def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """A callback that lets a text through where `read` takes it."""
+
+    def check(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+        from multitok.errors import InputError
+
+        try:
+            if text is not None:
+                read(text)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from error
+        return text
+
+    return check
+
+
+def _frame_rate(text: str) -> object:
+    from multitok.frontend.media import as_frame_rate
+
+    return as_frame_rate(text)
+
+
+def _window(text: str) -> object:
+    from multitok.frontend.media import parse_window
+
+    return parse_window(text)
+
+
+def reading_options(function: _Command) -> _Command:
+    """Add the options that say how files are read: limits, fps, window, orientation, mesh_resolution and mesh_fill."""
     for option in (
+        click.option(
+            "--mesh-fill", type=click.Choice(["solid", "surface"]), default="solid", help="Of .obj and .ply. [solid]"
+        ),
+        click.option(
+            "--mesh-resolution",
+            type=click.IntRange(1, 1024),
+            default=64,
+            help="Voxels along a mesh's longest side. [64]",
+        ),
+        click.option(
+            "--orientation",
+            type=click.Choice(["ras", "stored"]),
+            default="ras",
+            help="Turn volumes to Right, Anterior, Superior, or leave them. [ras]",
+        ),
+        click.option(
+            "--window",
+            callback=_checked(_window),
+            default="auto",
+            metavar="LOW:HIGH",
+            help="Volume values that become 0 and 1: -160:240, 1%:99%, auto or stored. [auto]",
+        ),
+        click.option(
+            "--fps",
+            callback=_checked(_frame_rate),
+            metavar="RATE",
+            help="Frames a second of videos and animations, such as 8 or 30000/1001. [all frames]",
+        ),
         click.option("--limit", "limits", multiple=True, callback=_limits, metavar="NAME=SIZE", help=_limit_help()),
+    ):
+        function = option(function)
+    return function
+
+
+def as_read_options(
+    *, fps: str | None, window: str, orientation: str, mesh_resolution: int, mesh_fill: str
+) -> ReadOptions:
+    """What `reading_options` gave, without the limits."""
+    from multitok.frontend.media import ReadOptions, as_frame_rate
+
+    return ReadOptions.from_json(
+        {
+            "fps": None if fps is None else str(as_frame_rate(fps)),
+            "frame": None,
+            "window": window,
+            "orientation": orientation,
+            "mesh_resolution": mesh_resolution,
+            "mesh_fill": mesh_fill,
+        }
+    )
+
+
+def document_options(function: _Command) -> _Command:
+    """Add the options that say how sources become documents: use, template, group_by_stem, and `reading_options`."""
+    function = reading_options(function)
+    for option in (
         click.option("--group-by-stem", is_flag=True, help="Files of a folder with one stem are one document."),
         click.option(
             "--template",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from multitok.cli.options import document_options, parse_size
+from multitok.cli.options import as_read_options, document_options, parse_size
 
 if TYPE_CHECKING:
     from multitok.interleave import Template
@@ -54,6 +54,7 @@ def command(
     error_budget: float | int,
     limits: dict[str, int],
     progress: bool | None,
+    **reading: Any,
 ) -> None:
     """Turn SOURCES (folders, files, .jsonl or .parquet documents, WebDataset .tar) into token shards in OUT.
 
@@ -80,6 +81,7 @@ def command(
         shard_bytes=shard_size,
         error_budget=error_budget,
         limits=Limits(**limits),
+        reading=as_read_options(**reading),
         progress=progress,
     )
     rows = [

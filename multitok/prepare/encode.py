@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from multitok.errors import InputError, JobError
-from multitok.frontend.media import Limits, modalities_of, records
+from multitok.frontend.media import Limits, ReadOptions, is_item_folder, modalities_of, records
 from multitok.interleave import Document, Interleaver, Segment, Template, TokenSequence
 from multitok.prepare.quarantine import is_items_fault, reject
 from multitok.prepare.report import Work
 from multitok.prepare.routing import Routing
 from multitok.prepare.sources import Item, Part, Rejected
+from multitok.prepare.sources.item_folders import SLICES, measure
 from multitok.protocol import Codes, Modality, Tokenizer, Waveform
 from multitok.vocabulary import Vocabulary
 
@@ -61,15 +62,24 @@ class ItemEncoder:
         routing: Which tokenizer takes what.
         template: How documents are written.
         limits: How large an item may be.
+        reading: Frame rate, window and the like.
 
     Raises:
         VocabularyError: The template does not fit the vocabulary.
     """
 
-    def __init__(self, vocabulary: Vocabulary, routing: Routing, template: Template, limits: Limits) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        routing: Routing,
+        template: Template,
+        limits: Limits,
+        reading: ReadOptions | None = None,
+    ) -> None:
         self.vocabulary = vocabulary
         self._routing = routing
         self._limits = limits
+        self._reading = reading or ReadOptions()
         self._interleaver = Interleaver(vocabulary, template)
         self._tokenizers: dict[str, Tokenizer[Any]] = {}
         self._work: dict[Modality, Work] = {}
@@ -156,9 +166,17 @@ class ItemEncoder:
             if size > self._limits.max_text_bytes:
                 raise InputError(f"the {wanted} has {size:,} bytes; the limit is {self._limits.max_text_bytes:,}")
             return size, iter([("", part.tokenizer, part.content)])
-        data = part.content if isinstance(part.content, bytes) else self._bytes_of(part.content, part.num_bytes)
-        found = records(data, part.name, modality=wanted, limits=self._limits)
-        return len(data), ((record, part.tokenizer or self._route(part.name, raw), raw) for record, raw in found)
+        data: bytes | Path
+        if isinstance(part.content, Path) and is_item_folder(part.content):
+            data = part.content
+            size, _ = measure(data / SLICES if part.name.endswith(SLICES) else data)
+            if part.num_bytes not in (None, size):
+                raise _changed(data, part.num_bytes, f"has {size} bytes")
+        else:
+            data = part.content if isinstance(part.content, bytes) else self._bytes_of(part.content, part.num_bytes)
+            size = len(data)
+        found = records(data, part.name, modality=wanted, limits=self._limits, options=self._reading)
+        return size, ((record, part.tokenizer or self._route(part.name, raw), raw) for record, raw in found)
 
     def _bytes_of(self, path: Path, planned: int | None) -> bytes:
         try:
@@ -171,9 +189,7 @@ class ItemEncoder:
             size, data = -1, b""
         if planned not in (None, size):
             now = "is gone" if size < 0 else f"has {size} bytes"
-            raise JobError(
-                f"{path} had {planned} bytes when the job was planned and {now} now: bring it back as it was"
-            )
+            raise _changed(path, planned, now)
         if len(data) > self._limits.max_bytes:
             raise InputError(f"{path.name}: the limit is max_bytes={self._limits.max_bytes:,}")
         return data
@@ -246,6 +262,10 @@ class ItemEncoder:
 
     def _count(self, modality: Modality, work: Work) -> None:
         self._work[modality] = self._work.get(modality, Work()) + work
+
+
+def _changed(path: Path, planned: int | None, now: str) -> JobError:
+    return JobError(f"{path} had {planned} bytes when the job was planned and {now} now: bring it back as it was")
 
 
 def _encode_all(tokenizer: Tokenizer[Any], raws: list[Any]) -> list[Codes | Exception]:

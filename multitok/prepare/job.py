@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from multitok.errors import JobError, MultitokError, ShardError
-from multitok.frontend.media import Limits
+from multitok.frontend.media import Limits, ReadOptions
 from multitok.interleave import Interleaver, Template
 from multitok.prepare.executors import EXECUTORS, Executor, Failure
 from multitok.prepare.lock import job_lock
@@ -55,13 +55,14 @@ def prepare(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     error_budget: float = DEFAULT_BUDGET,
     limits: Limits | None = None,
+    reading: ReadOptions | None = None,
     progress: bool | None = None,
 ) -> JobReport:
     """Turn raw sources into token shards, or go on with that where an earlier run stopped.
 
     The output depends on the sources, the vocabulary (with its tokenizers' fingerprints), `template`, `use`,
-    `group_by_stem`, `shard_bytes` and `limits`; the other arguments may change between runs. Memory does not grow
-    with the sources. With executor="process", call it under `if __name__ == "__main__":`.
+    `group_by_stem`, `shard_bytes`, `limits` and `reading`; the other arguments may change between runs. Memory does not
+    grow with the sources. With executor="process", call it under `if __name__ == "__main__":`.
 
     Args:
         sources: Folders, .jsonl, .parquet and .tar files, or single media files. Documents keep their order.
@@ -75,6 +76,7 @@ def prepare(
         shard_bytes: Input bytes a shard aims at; a shard is also what a killed run loses.
         error_budget: Items that may end in quarantine: a float is a share (ten may always), an int a number.
         limits: How large an item may be; None for the defaults.
+        reading: Frame rate of videos, window of volumes and the like; None for the defaults.
         progress: Show a live bar; None shows it on a terminal.
     Returns:
         What the output holds and what this run did.
@@ -89,6 +91,7 @@ def prepare(
     workers = os.cpu_count() or 1 if workers is None else workers
     _check_arguments(sources, workers, executor, shard_bytes, error_budget)
     template, limits, use = template or Template(), limits or Limits(), dict(use or {})
+    reading = reading or ReadOptions()
     Interleaver(vocabulary, template)  # a template that does not fit shows here, before any work
     routing = make_routing(vocabulary, use)
     # Not resolved: what a link points at may have another name, and with it another kind and label.
@@ -102,6 +105,7 @@ def prepare(
         "group_by_stem": group_by_stem,
         "shard_bytes": shard_bytes,
         "limits": asdict(limits),
+        "reading": reading.to_json(),
     }
     folder = Path(out).resolve()
     _check_place(folder, opened)
@@ -114,6 +118,7 @@ def prepare(
         group_by_stem=group_by_stem,
         template=template.to_json(),
         limits=limits,
+        reading=reading,
     )
     with job_lock(folder):
         plan = _planned(opened, settings, shard_bytes, folder, vocabulary)

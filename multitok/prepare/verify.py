@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from multitok.errors import FingerprintError, JobError, ShardError
-from multitok.frontend.media import Limits
+from multitok.frontend.media import Limits, ReadOptions
 from multitok.prepare.job import VOCABULARY
 from multitok.prepare.plan import Plan, source_places
 from multitok.prepare.report import quarantine_of
@@ -92,6 +92,7 @@ def _encode_again(folder: Path, plan: Plan, shards: ShardSet, vocabulary: Vocabu
         group_by_stem=settings["group_by_stem"],
         template=settings["template"],
         limits=Limits(**settings["limits"]),
+        reading=ReadOptions.from_json(settings.get("reading") or ReadOptions().to_json()),
     )
     worker = Worker(context)
     chosen = random.Random(plan.fingerprint).sample(range(len(plan.shards)), min(_SHARDS, sample, len(plan.shards)))

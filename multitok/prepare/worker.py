@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from multitok.errors import JobError
-from multitok.frontend.media import Limits
+from multitok.frontend.media import Limits, ReadOptions
 from multitok.interleave import Template
 from multitok.prepare.encode import Encoded, ItemEncoder
 from multitok.prepare.plan import Plan, listing_name, source_places
@@ -40,6 +40,7 @@ class JobContext:
         group_by_stem: See `FolderSource`.
         template: `Template.to_json`.
         limits: How large an item may be.
+        reading: Frame rate, window and the like.
     """
 
     out: Path
@@ -49,6 +50,7 @@ class JobContext:
     group_by_stem: bool
     template: Mapping[str, Any]
     limits: Limits
+    reading: ReadOptions
 
 
 class Worker:
@@ -72,7 +74,7 @@ class Worker:
         self._sources = open_sources(context.sources, routing, group_by_stem=context.group_by_stem)
         self._notes = [frozenset(source.notes) for source in plan.sources]
         self._encoder = ItemEncoder(
-            self.vocabulary, routing, Template.from_json(dict(context.template)), context.limits
+            self.vocabulary, routing, Template.from_json(dict(context.template)), context.limits, context.reading
         )
 
     def write_shard(self, shard: int, advance: Advance | None = None) -> dict[Modality, Work]:

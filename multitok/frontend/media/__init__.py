@@ -34,6 +34,7 @@ from multitok.frontend.media.source import Limits
 from multitok.frontend.media.timing import as_frame_rate
 from multitok.frontend.media.windows import Window, normalise_volume, parse_window
 from multitok.frontend.media.writer import default_extension, write
+from multitok.frontend.media.zarr_folder import is_zarr_folder
 
 __all__ = [
     "Clip",
@@ -47,6 +48,7 @@ __all__ = [
     "as_frame_rate",
     "default_extension",
     "is_item_folder",
+    "is_zarr_folder",
     "iter_frames",
     "modalities_of",
     "modality_of",

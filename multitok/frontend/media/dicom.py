@@ -34,10 +34,10 @@ from numpy.typing import NDArray
 
 from multitok.errors import InputError, MediaError, MissingExtraError
 from multitok.frontend.media.geometry import VolumeInfo, as_affine, axes_of, is_affine
+from multitok.frontend.media.kinds import HEAD_BYTES, is_dicom
 from multitok.frontend.media.source import Source, check_size, guarded
 from multitok.frontend.media.volume import as_volume
 
-_MAGIC_AT, _MAGIC = 128, b"DICM"
 _STEP_TOLERANCE = 0.01
 _ANGLE_TOLERANCE = 1e-3
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -60,16 +60,11 @@ class _Slice:
     intercept: float
 
 
-def is_dicom(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a DICOM file."""
-    return head[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC
-
-
 def is_series_folder(path: Path) -> bool:
     """Whether a folder holds slices: the first of its visible files is a DICOM file."""
     for file in _files(path):
         with file.open("rb") as opened:
-            return is_dicom(opened.read(_MAGIC_AT + 4))
+            return is_dicom(opened.read(HEAD_BYTES))
     return False
 
 
@@ -153,7 +148,7 @@ def _contents(source: Source) -> Iterator[tuple[str, Path | bytes]]:
     if isinstance(source.data, Path) and source.data.is_dir():
         for path in _files(source.data):
             with path.open("rb") as file:
-                if is_dicom(file.read(_MAGIC_AT + 4)):
+                if is_dicom(file.read(HEAD_BYTES)):
                     yield path.name, path
     else:
         yield "", source.read()

@@ -65,6 +65,11 @@ def _is_nifti(head: bytes) -> bool:
     return head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and head[344:348] in (b"n+1\0", b"ni1\0")
 
 
+def is_dicom(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a DICOM file."""
+    return head[128:132] == b"DICM"
+
+
 def _is_transport_stream(head: bytes) -> bool:
     # Packets of 188 bytes, or of 192 with a time before each.
     return any(len(head) > 2 * size + at and head[at::size][:3] == b"GGG" for at, size in ((0, 188), (4, 192)))
@@ -99,7 +104,7 @@ FORMATS: tuple[Format, ...] = (
     Format("mpeg", "an MPEG video", (_VIDEO,), _starts(b"\0\0\x01\xba", b"\0\0\x01\xb3")),
     Format("mpegts", "an MPEG transport stream", (_VIDEO,), _is_transport_stream),
     Format("nifti", "a NIfTI volume", (_VOLUME,), _is_nifti),
-    Format("dicom", "a DICOM file", (_VOLUME,), lambda head: head[128:132] == b"DICM"),
+    Format("dicom", "a DICOM file", (_VOLUME,), is_dicom),
     Format("ply", "a PLY mesh", (_VOLUME,), _starts(b"ply\n", b"ply\r\n")),
     Format("npy", "a NumPy array", (_IMAGE, _VIDEO, _VOLUME, _SERIES), _starts(b"\x93NUMPY")),
     # Whatever else is zipped (.docx, .jar) is refused when no array is found inside.

@@ -2,7 +2,8 @@
 
     photos/a.png photos/a.txt photos/b.png        three documents, or two with `group_by_stem`: (a.txt, a.png) (b.png)
 
-A file of several records (FASTA) is a document for each of them. Files are taken in the order of their relative
+A file of several records (FASTA) is a document for each of them. DICOM slices that lie in one folder are one item, a
+document for each series; a `.zarr` folder is one item too. Files are taken in the order of their relative
 paths. Hidden files and folders are left out. A link to a file counts as the file. Links to folders, links to nothing
 and files of unknown endings are left out and reported, and so are .jsonl, .parquet and .tar: they are sources of
 their own.
@@ -23,6 +24,7 @@ from pathlib import Path, PurePosixPath
 
 from multitok.errors import JobError
 from multitok.prepare.routing import Routing
+from multitok.prepare.sources import item_folders
 from multitok.prepare.sources.base import ITEM_COST_BYTES, Findings, Item, Part, Rejected, Slice, Source
 
 CONTAINERS = {".jsonl", ".ndjson", ".parquet", ".tar"}
@@ -47,7 +49,11 @@ class FolderSource(Source):
     @property
     def media_root(self) -> Path:
         """The folder that the listing's paths start from."""
-        return self.path if self.path.is_dir() else self.path.parent
+        return self.path if self._is_folder else self.path.parent
+
+    @property
+    def _is_folder(self) -> bool:
+        return self.path.is_dir() and not item_folders.is_zarr(self.path)
 
     def identity(self) -> tuple[int, str]:
         """See `Source`."""
@@ -91,7 +97,8 @@ class FolderSource(Source):
     def _item(self, root: Path, files: list[tuple[str, int]]) -> Item:
         first = files[0][0]
         place = _stem(first) if self.group_by_stem else first
-        parts = tuple(Part(name, None, root / name, num_bytes) for name, num_bytes in files)
+        place = item_folders.place_of(place)
+        parts = tuple(Part(name, None, item_folders.folder_of(root / name), num_bytes) for name, num_bytes in files)
         return Item(f"{self.label}/{place}", self.label, place, parts, by_record=not self.group_by_stem)
 
     def _kept(self, group: list[_File], findings: Findings) -> list[_File]:
@@ -107,11 +114,17 @@ class FolderSource(Source):
         return sorted(kept, key=lambda file: (self.routing.rank(file.path), file.path))
 
     def _groups(self, skipped: Counter[str]) -> Iterator[list[_File]]:
-        if not self.path.is_dir():
+        if not self._is_folder and self.path.is_dir():
+            yield [_measured(self.path.parent, self.path.name)]
+        elif not self._is_folder:
             status = self.path.stat()
             yield [_File(self.path.name, status.st_size, status.st_mtime_ns)]
         else:
             yield from _walk(self.path, "", skipped, by_stem=self.group_by_stem)
+
+
+def _measured(root: Path, name: str) -> _File:
+    return _File(name, *item_folders.measure(root / name))
 
 
 def _walk(root: Path, prefix: str, skipped: Counter[str], *, by_stem: bool) -> Iterator[list[_File]]:
@@ -123,9 +136,15 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], *, by_stem: bool) -> I
                 name = prefix + entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and item_folders.is_zarr(Path(entry.path)):
+                    entries[name] = [_measured(root, name)]
+                elif entry.is_dir(follow_symlinks=False):
                     # The slash makes the order of the names that of the paths below: "a.txt" < "a/b" < "ab".
                     entries[name + "/"] = None
+                elif entry.is_file() and item_folders.is_slice(Path(entry.path)):
+                    slices = prefix + item_folders.SLICES
+                    if slices not in entries:
+                        entries[slices] = [_measured(root, slices)]
                 elif entry.is_file():
                     status = entry.stat()
                     key = _stem(name) if by_stem else name
