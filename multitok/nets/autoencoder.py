@@ -16,90 +16,19 @@ B items, T frames, H x W pixels, C channels; t, h, w the grid; D latents; K code
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from multitok.errors import SpecError
-from multitok.nets.layout import Sizes, fold, unfold, with_neighbours
+from multitok.nets.autoencoder_config import AutoencoderConfig as AutoencoderConfig
+from multitok.nets.layout import fold, unfold, with_neighbours
 from multitok.nets.stacks import ContextStack, DecoderStack, EncoderStack
 
 # One unit of what the encoder reads and the decoder writes, in levels.
 INPUT_LEVELS, OUTPUT_LEVELS = 64.0, 16.0
 # Latents are given to the nets in standard deviations, up to here.
 LATENT_REACH = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """Shape of an autoencoder.
-
-    Args:
-        patch: (pt, ph, pw) raw units per grid step; ph and pw even.
-        channels: C.
-        latent_dim: D.
-        codebook_sizes: V of each codebook.
-        tables: G, tables of each codebook but the first.
-        taps: Frames that the first convolution of each net sees: (0,), (-1, 0) or (-1, 0, 1).
-        fine_width: Channels of the nets at half the grid's step.
-        coarse_width: Channels at the grid.
-        context_width: Channels of the context nets.
-        encoder_blocks: Residual blocks of the encoder, (fine, coarse).
-        decoder_blocks: Residual blocks of the decoder, (fine, coarse).
-
-    Raises:
-        SpecError: A size cannot be.
-    """
-
-    patch: Sizes
-    channels: int = 3
-    latent_dim: int = 32
-    codebook_sizes: tuple[int, ...] = (1024, 1024, 1024, 1024)
-    tables: int = 16
-    taps: tuple[int, ...] = (0,)
-    fine_width: int = 64
-    coarse_width: int = 128
-    context_width: int = 96
-    encoder_blocks: tuple[int, int] = (2, 2)
-    decoder_blocks: tuple[int, int] = (2, 2)
-
-    def __post_init__(self) -> None:
-        for field in ("patch", "codebook_sizes", "taps", "encoder_blocks", "decoder_blocks"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        if len(self.patch) != 3 or min(self.patch) < 1 or self.patch[1] % 2 or self.patch[2] % 2:
-            raise SpecError(f"patch={self.patch}: give (pt, ph, pw), ph and pw even")
-        if self.taps not in ((0,), (-1, 0), (-1, 0, 1)):
-            raise SpecError(f"taps={self.taps}: give (0,), (-1, 0) or (-1, 0, 1)")
-        if not 1 <= self.latent_dim <= self.patch_length or not self.codebook_sizes or self.tables < 1:
-            raise SpecError(
-                f"latent_dim={self.latent_dim}, codebook_sizes={self.codebook_sizes}, tables={self.tables}: "
-                f"give 1 to {self.patch_length} latents, at least one codebook and one table"
-            )
-
-    @property
-    def patch_length(self) -> int:
-        """Values in a patch."""
-        return self.patch[0] * self.patch[1] * self.patch[2] * self.channels
-
-    @property
-    def fine_patch(self) -> Sizes:
-        """Patch of the fine grid: half a patch in height and width."""
-        return self.patch[0], self.patch[1] // 2, self.patch[2] // 2
-
-    @property
-    def num_codebooks(self) -> int:
-        """K."""
-        return len(self.codebook_sizes)
-
-    def tables_of(self, k: int) -> int:
-        """Tables of codebook k."""
-        return 1 if k == 0 else self.tables
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values that `AutoencoderConfig(**values)` takes."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 class Quantized(NamedTuple):
@@ -110,16 +39,17 @@ class Quantized(NamedTuple):
         codes: [B, t, h, w, n].
         tables: [B, t, h, w, n] the table that each code is of.
         residuals: n of [B, t, h, w, D], what each codebook was asked for, without gradient.
-        commitment_loss: Mean squared distance of the latents from their code vectors, in standard deviations.
-        context_loss: Mean squared error of the predictions, in standard deviations.
+        commitment: [B, n] squared distance of the latents from what n codebooks decode, per raw value, in squared
+            levels; its gradient goes to the latents.
+        prediction_error: [B, n] squared error of each prediction, likewise; its gradient goes to the contexts.
     """
 
     quantized: torch.Tensor
     codes: torch.Tensor
     tables: torch.Tensor
     residuals: list[torch.Tensor]
-    commitment_loss: torch.Tensor
-    context_loss: torch.Tensor
+    commitment: torch.Tensor
+    prediction_error: torch.Tensor
 
 
 class VqAutoencoder(nn.Module):
@@ -212,9 +142,8 @@ class VqAutoencoder(nn.Module):
             What `Quantized` says.
         """
         decoded = torch.zeros_like(z)
-        scale = self.spread.square().mean()
         codes, tables, residuals = [], [], []
-        commitment, context = z.new_zeros(()), z.new_zeros(())
+        commitment, prediction_error = [], []
         for k in range(num_codebooks):
             predicted = self.prediction(k, decoded, autocast)
             with torch.no_grad():
@@ -222,16 +151,22 @@ class VqAutoencoder(nn.Module):
                 table = self.classes(k, predicted)
                 code = self.look_up(k, residual, table)
                 row = self.codebook(k)[table, code]
-            if k:
-                context = context + (z.detach() - predicted).square().mean() / scale
             decoded = predicted + row
-            commitment = commitment + (z - decoded.detach()).square().mean() / scale
+            prediction_error.append(self._per_value(z.detach() - predicted))
+            commitment.append(self._per_value(z - decoded.detach()))
             codes.append(code)
             tables.append(table)
             residuals.append(residual)
         # The value is `decoded`; its gradient goes to z as if there were no codebook, and to the contexts.
         straight = decoded + (z - z.detach())
-        return Quantized(straight, torch.stack(codes, -1), torch.stack(tables, -1), residuals, commitment, context)
+        return Quantized(
+            straight,
+            torch.stack(codes, -1),
+            torch.stack(tables, -1),
+            residuals,
+            torch.stack(commitment, -1),
+            torch.stack(prediction_error, -1),
+        )
 
     def reconstruct(self, quantized: torch.Tensor, autocast: bool = False) -> torch.Tensor:
         """Decoded latents [B, t, h, w, D] to levels [B, T, H, W, C]."""
@@ -255,6 +190,10 @@ class VqAutoencoder(nn.Module):
         n = self.config.num_codebooks if num_codebooks is None else num_codebooks
         quantized = self.quantize(self.latents(levels, autocast), n, autocast)
         return self.reconstruct(quantized.quantized, autocast), quantized
+
+    def _per_value(self, error: torch.Tensor) -> torch.Tensor:
+        """Squared error of latents [B, t, h, w, D] as if it were one of raw values: [B]."""
+        return error.square().sum(-1).mean((1, 2, 3)) / self.config.patch_length
 
     def _normal(self, latents: torch.Tensor) -> torch.Tensor:
         return with_neighbours((latents / self.spread).clamp(-LATENT_REACH, LATENT_REACH), self.config.taps)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-Sizes = tuple[int, int, int]
+from multitok.nets.autoencoder_config import Sizes
 
 
 def fold(values: torch.Tensor, patch: Sizes) -> torch.Tensor:

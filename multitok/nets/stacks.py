@@ -64,7 +64,7 @@ class EncoderStack(nn.Module):
     def forward(self, fine: torch.Tensor) -> torch.Tensor:
         """[N, inputs, 2h, 2w] to [N, outputs, h, w]."""
         stream = self.fine(self.entry(fine))
-        stream = self.coarse(self.down(_fold2(clipped_relu(stream))))
+        stream = self.coarse(self.down(fold2(clipped_relu(stream))))
         exit_: torch.Tensor = self.exit(clipped_relu(stream))
         return exit_
 
@@ -99,20 +99,20 @@ class DecoderStack(nn.Module):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """[N, inputs, h, w] to [N, outputs, 2h, 2w]."""
         stream = self.coarse(self.entry(latents))
-        stream = self.fine(_unfold2(self.up(clipped_relu(stream))))
+        stream = self.fine(unfold2(self.up(clipped_relu(stream))))
         exit_: torch.Tensor = self.exit(clipped_relu(stream))
         return exit_
 
 
-def _fold2(values: torch.Tensor) -> torch.Tensor:
+def fold2(values: torch.Tensor) -> torch.Tensor:
     """[N, C, 2h, 2w] to [N, 4C, h, w], channels (row, column, C): a plain reshape of channels-last memory."""
     n, c, h, w = values.shape
     cut = values.permute(0, 2, 3, 1).reshape(n, h // 2, 2, w // 2, 2, c)
     return cut.permute(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c).permute(0, 3, 1, 2)
 
 
-def _unfold2(values: torch.Tensor) -> torch.Tensor:
-    """Inverse of `_fold2`."""
+def unfold2(values: torch.Tensor) -> torch.Tensor:
+    """Inverse of `fold2`."""
     n, c, h, w = values.shape
     cut = values.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c // 4)
     return cut.permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)

@@ -41,6 +41,7 @@ from multitok.nets.anchors.cosmos_parts import (
     video_attention,
 )
 from multitok.nets.anchors.shapes import count
+from multitok.quantize import FSQ
 
 LEVELS = (8, 8, 8, 5, 5, 5)
 # The channels count the pairs' sums and differences of these axes of [B, C, H, W] or [B, C, T, H, W], slowest first.
@@ -268,45 +269,6 @@ def _up(config: CosmosConfig, i: int, channels: int) -> nn.Module | None:
     return VideoUp(channels, time=time, space=time or config.time_steps < config.space_steps > step)
 
 
-class Fsq(nn.Module):
-    """Finite scalar quantisation: each of D numbers rounded to one of its levels; no tensors.
-
-    Args:
-        levels: Of each number; the code counts them, the first fastest.
-    """
-
-    # Bounds lie this much beyond the outermost levels, as a share of their range.
-    MARGIN = 1e-3
-
-    def __init__(self, levels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.levels = levels
-
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """[..., D] -> code vectors [..., D] in [-1, 1], gradients straight through the rounding, and codes [...]."""
-        levels = torch.tensor(self.levels, device=latents.device)
-        latents = latents.float()
-        reach = (levels - 1) * (1 + self.MARGIN) / 2
-        # An even number of levels has none in the middle, so their bounds are half a level lower.
-        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
-        bounded = (latents + (offset / reach).atanh()).tanh() * reach - offset
-        rounded = bounded.round()
-        digits = (rounded.detach() + levels // 2).long()
-        # The second term is 0, but carries the gradient.
-        quantized = rounded.detach() + (bounded - bounded.detach())
-        return quantized / (levels // 2), (digits * self._steps(levels)).sum(-1)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes [...] -> code vectors [..., D], to the bit those that `forward` gave."""
-        levels = torch.tensor(self.levels, device=codes.device)
-        digits = codes[..., None] // self._steps(levels) % levels
-        return (digits - levels // 2) / (levels // 2)
-
-    @staticmethod
-    def _steps(levels: Tensor) -> Tensor:
-        return torch.cat((levels.new_ones(1), levels[:-1].cumprod(0)))
-
-
 class Cosmos(nn.Module):
     """The whole tokenizer; sizes multiples of the compression, frames one more than a multiple.
 
@@ -323,25 +285,29 @@ class Cosmos(nn.Module):
         point = pointwise if config.video else lambda before, after: nn.Conv2d(before, after, 1)
         self.quant_conv = point(config.latent, dim)
         self.post_quant_conv = point(dim, config.latent)
-        self.quantizer = Fsq(LEVELS)
+        with torch.device("cpu"):
+            # It is computed, so it neither waits for weights on the device "meta" nor belongs to the checkpoint.
+            self.quantizer = FSQ(LEVELS)
+        self.quantizer.register_buffer("thresholds", self.quantizer.thresholds, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The reconstruction of [B, 3, ...] in [-1, 1], differentiable: gradients pass straight through rounding."""
-        return self._decode(self._quantized(pixels)[0])
+        return self._decode(self.quantizer(self.latents(pixels)).quantized)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """[B, 3, (T,) H, W] in [-1, 1] -> codes [B, 1, (t,) h, w]."""
-        return self._quantized(pixels)[1][:, None]
+        return self.quantizer.encode(self.latents(pixels)).movedim(-1, 1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, 1, (t,) h, w] -> [B, 3, (T,) H, W], about [-1, 1]."""
-        return self._decode(self.quantizer.decode(codes[:, 0]))
+        return self._decode(self.quantizer.decode(codes.movedim(1, -1)))
 
-    def _quantized(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        quantized, codes = self.quantizer(self.quant_conv(self.encoder(pixels)).movedim(1, -1))
-        return quantized, codes
+    def latents(self, pixels: Tensor) -> Tensor:
+        """What is quantised: pixels [B, 3, (T,) H, W] to [B, (t,) h, w, 6]."""
+        out: Tensor = self.quant_conv(self.encoder(pixels))
+        return out.movedim(1, -1)
 
     def _decode(self, quantized: Tensor) -> Tensor:
         out: Tensor = self.decoder(self.post_quant_conv(quantized.movedim(-1, 1)))
