@@ -2,19 +2,24 @@
 
 The loss is the root mean squared error of each crop, so that a busy crop does not drown a smooth one (their mean is
 close to mean PSNR), a little absolute error, and what the quantiser adds. Codebooks follow their vectors by exponential
-moving averages; the weights that are exported are moving averages, too.
+moving averages; the weights that are exported are moving averages, too. Several ranks do to the bit the same on each,
+and what one process does with all their crops up to rounding. This module imports torch.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from multitok.errors import JobError
 from multitok.nets.autoencoder import Quantized, VqAutoencoder
+from multitok.quantize import code_sums
+from multitok.train.ranks import Ranks
 
 
 class StepReport(NamedTuple):
@@ -25,25 +30,28 @@ class StepReport(NamedTuple):
         psnr: Of the batch, in dB, before rounding to pixels.
         learning_rate: Of this step.
         num_codebooks: How many codebooks this step decoded.
+        codes: [B, t, h, w, num_codebooks], of this rank.
     """
 
     loss: float
     psnr: float
     learning_rate: float
     num_codebooks: int
+    codes: torch.Tensor
 
 
 class AutoencoderTrainer:
     """Optimiser, moving averages and schedule around a model.
 
     Args:
-        model: Fitted by `multitok.train.autoencoder_start.fit_start`, or loaded; changed in place.
+        model: Fitted by `multitok.train.autoencoder_start.fit_start`, or loaded; changed in place, on any device.
         steps: Length of the schedule.
         seed: Fixes the codebook dropout.
         learning_rate: Its peak.
         dropout: Chance that a step decodes fewer than all codebooks, their number drawn evenly.
         decay: Of the codebooks' moving averages, per step.
         autocast: Run the nets in bfloat16; latents, codebooks and losses stay in float32.
+        ranks: Who trains together; each with as many crops a step.
     """
 
     def __init__(
@@ -56,10 +64,12 @@ class AutoencoderTrainer:
         dropout: float = 0.5,
         decay: float = 0.9995,
         autocast: bool = True,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model = model.to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(model)
         self.steps, self.step_index = steps, 0
+        self._ranks = ranks or Ranks()
         self._rng = np.random.default_rng(seed)
         self._learning_rate, self._dropout, self._decay, self._autocast = learning_rate, dropout, decay, autocast
         self._optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
@@ -73,7 +83,10 @@ class AutoencoderTrainer:
             levels: [B, T, H, W, C] float32.
 
         Returns:
-            What it measured.
+            What it measured, over all ranks.
+
+        Raises:
+            JobError: The loss is no longer finite.
         """
         rate = self._rate()
         for group in self._optimizer.param_groups:
@@ -84,17 +97,24 @@ class AutoencoderTrainer:
         decoded, quantized = self.model(levels, n, self._autocast)
         error = decoded - levels
         squared = error.square().flatten(1).mean(1)
-        loss = (squared + 1.0).sqrt().mean() / 16 + 0.1 * error.abs().mean() / 16
-        loss = loss + 0.1 * quantized.commitment_loss + 0.5 * quantized.context_loss
+        loss = (squared + 1).sqrt().mean() + 0.1 * error.abs().mean()
+        loss = loss + 0.25 * ((quantized.commitment + 1).sqrt() + (quantized.prediction_error + 1).sqrt()).mean()
+        measured = self._ranks.mean([float(loss.detach()), float(squared.detach().mean())], levels.device)
+        if not math.isfinite(measured[0]):
+            raise JobError(
+                f"step {self.step_index}: the loss is {measured[0]}; training diverged. Go on from an earlier "
+                "checkpoint with a lower learning rate, or in fp32"
+            )
         self._optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._ranks.average_gradients(self.model.parameters())
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         self._optimizer.step()
         self._move_codebooks(quantized)
         self.step_index += 1
         self._average()
-        psnr = -10 * math.log10(float(squared.detach().mean()) / 255**2)
-        return StepReport(float(loss.detach()), psnr, rate, n)
+        psnr = -10 * math.log10(max(measured[1], 1e-9) / 255**2)
+        return StepReport(measured[0], psnr, rate, n, quantized.codes)
 
     def _rate(self) -> float:
         warm = min(1.0, (self.step_index + 1) / 100)
@@ -108,17 +128,20 @@ class AutoencoderTrainer:
             codebook = self.model.codebook(k)
             rows = codebook.view(-1, d)
             index = (quantized.tables[..., k] * codebook.shape[1] + quantized.codes[..., k]).reshape(-1)
+            # Exact sums over the crops of all ranks, so that no rank drifts from the others.
+            times, added = code_sums(residual.reshape(-1, d), index, len(rows), group=self._ranks.count > 1)
+            share = float(times.sum()) / len(rows)
             counts, sums = self._counts[k], self._sums[k]
             if counts is None or sums is None:
                 # As if every row had won its even share so far: rare rows then move slowly, not at random.
-                counts = self._counts[k] = torch.full((len(rows),), len(index) / len(rows))
+                counts = self._counts[k] = torch.full((len(rows),), share, device=rows.device)
                 sums = self._sums[k] = rows * counts[:, None]
             # Rows that won nothing keep count and sum: their mean stays, and rare classes do not fade away.
-            won, inverse, times = index.unique(return_inverse=True, return_counts=True)
-            mean = torch.zeros(len(won), d).index_add_(0, inverse, residual.reshape(-1, d))
-            keep = self._decay ** (times / (len(index) / len(rows))).clamp(max=100)
-            counts[won] = counts[won] * keep + times * (1 - keep) / (times / (len(index) / len(rows)))
-            sums[won] = sums[won] * keep[:, None] + mean * ((1 - keep) / (times / (len(index) / len(rows))))[:, None]
+            won = times.nonzero()[:, 0]
+            often = times[won].float() / share
+            keep = self._decay ** often.clamp(max=100)
+            counts[won] = counts[won] * keep + times[won] * (1 - keep) / often
+            sums[won] = sums[won] * keep[:, None] + added[won].float() * ((1 - keep) / often)[:, None]
             rows[won] = sums[won] / counts[won, None]
 
     @torch.no_grad()
@@ -140,3 +163,18 @@ class AutoencoderTrainer:
             "sums": self._sums,
             "rng": self._rng.bit_generator.state,
         }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another trainer with the same arguments was.
+
+        Args:
+            state: What its `state_dict` gave.
+        """
+        self.step_index = state["step_index"]
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        device = self.model.basis.device
+        self._counts = [None if each is None else each.to(device) for each in state["counts"]]
+        self._sums = [None if each is None else each.to(device) for each in state["sums"]]
+        self._rng.bit_generator.state = state["rng"]
