@@ -170,7 +170,11 @@ class _Counting:
                     return
                 shapes += found[0]
                 sizes.update(found[1])
-            self._add_document(shapes, sizes)
+            if item.by_record and len(shapes) > 1:  # series of one folder: the bytes count once
+                for index, shape in enumerate(shapes):
+                    self._add_document([shape], {} if index else sizes)
+            else:
+                self._add_document(shapes, sizes)
         except Exception as error:
             if not is_items_fault(error):
                 raise

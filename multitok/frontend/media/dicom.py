@@ -250,7 +250,7 @@ def _sorted(source: Source, series_id: str, slices: list[_Slice], notes: list[st
 def _check_steps(name: str, planes: list[_Slice], heights: NDArray[np.float64], steps: NDArray[np.float64]) -> None:
     if not len(steps):
         return
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # one that is there: of a step and a gap, the step
     together = np.flatnonzero(steps <= max(usual, 1e-6) * _STEP_TOLERANCE)
     if len(together):
         here = int(together[0])
