@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.errors import InputError, ShapeError, SpecError
+from multitok.errors import SpecError
 from multitok.protocol import Json, Modality
 from multitok.tokenizers._patch_rvq import PatchRvq
+from multitok.tokenizers._voxels import check_voxels
 
 # Levels in the window; their steps are 60 dB below what four codebooks leave over.
 NUM_LEVELS = 4096
@@ -67,22 +68,7 @@ class VolumePatch(PatchRvq):
 
     def check_raw(self, raw: NDArray[Any]) -> None:
         """Raise unless `raw` is finite float32 [Z, Y, X]."""
-        wanted = "float32 [Z, Y, X]"
-        if not isinstance(raw, np.ndarray):
-            raise ShapeError(f"given {type(raw).__name__}: give a NumPy array {wanted}")
-        if raw.dtype != np.float32 or raw.ndim != 3:
-            hint = ""
-            if raw.ndim == 4:
-                hint = "; a volume has one channel: give each channel as a volume of its own"
-            elif raw.dtype != np.float32:
-                hint = "; write x.astype(np.float32)"
-            raise ShapeError(f"given {raw.dtype} of shape {list(raw.shape)}: give {wanted}{hint}")
-        if not np.isfinite(raw).all():
-            voxel = tuple(np.argwhere(~np.isfinite(raw))[0].tolist())
-            raise InputError(
-                f"voxel {voxel} (z, y, x) is {raw[voxel]}: give finite intensities; "
-                f"for missing ones choose a value, np.nan_to_num(x, nan={self._low:g})"
-            )
+        check_voxels(raw, self._low)
 
     def to_levels(self, patches: NDArray[Any]) -> NDArray[Any]:
         """Intensities as levels -2048 to 2047, clipped to the window."""
