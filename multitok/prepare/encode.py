@@ -167,9 +167,15 @@ class ItemEncoder:
                 raise InputError(f"the {wanted} has {size:,} bytes; the limit is {self._limits.max_text_bytes:,}")
             return size, iter([("", part.tokenizer, part.content)])
         data: bytes | Path
-        if isinstance(part.content, Path) and is_item_folder(part.content):
+        is_series = part.name.endswith(SLICES)
+        if isinstance(part.content, Path) and (is_series or is_item_folder(part.content)):
             data = part.content
-            size, _ = measure(data / SLICES if part.name.endswith(SLICES) else data)
+            try:
+                size, _ = measure(data / SLICES if is_series else data)
+            except FileNotFoundError as error:
+                if part.num_bytes is None:
+                    raise
+                raise _changed(data, part.num_bytes, "is gone") from error
             if part.num_bytes not in (None, size):
                 raise _changed(data, part.num_bytes, f"has {size} bytes")
         else:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from multitok.errors import InputError, MediaError, MissingExtraError
 from multitok.frontend.media.geometry import VolumeInfo, as_affine, axes_of, is_affine
-from multitok.frontend.media.kinds import HEAD_BYTES, is_dicom
+from multitok.frontend.media.kinds import HEAD_BYTES, is_dicom, modalities_of
 from multitok.frontend.media.source import Source, check_size, guarded
 from multitok.frontend.media.volume import as_volume
 
@@ -60,12 +60,24 @@ class _Slice:
     intercept: float
 
 
+def is_slice(path: Path) -> bool:
+    """Whether a file counts as a DICOM slice: by its ending, or by its first bytes where the ending says nothing."""
+    if path.suffix.lower() == ".dcm":
+        return True
+    return not modalities_of(path.name) and is_dicom(_head(path))
+
+
 def is_series_folder(path: Path) -> bool:
-    """Whether a folder holds slices: the first of its visible files is a DICOM file."""
-    for file in _files(path):
-        with file.open("rb") as opened:
-            return is_dicom(opened.read(HEAD_BYTES))
-    return False
+    """Whether a folder holds slices among its visible files."""
+    return any(is_slice(file) for file in _files(path))
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
 
 
 def read_headers(source: Source) -> Iterator[tuple[str, tuple[int, int, int], VolumeInfo]]:
@@ -147,9 +159,10 @@ def _series(source: Source) -> Iterator[tuple[str, list[_Slice], list[str]]]:
 def _contents(source: Source) -> Iterator[tuple[str, Path | bytes]]:
     if isinstance(source.data, Path) and source.data.is_dir():
         for path in _files(source.data):
-            with path.open("rb") as file:
-                if is_dicom(file.read(HEAD_BYTES)):
-                    yield path.name, path
+            if is_slice(path):
+                if not is_dicom(_head(path)):
+                    raise MediaError(f"{source.name}/{path.name}: no DICOM file: DICM does not stand at its byte 128")
+                yield path.name, path
     else:
         yield "", source.read()
 

@@ -26,6 +26,7 @@ from multitok.protocol import Json
 Affine: TypeAlias = "tuple[tuple[float, ...], ...]"
 
 IDENTITY: Affine = tuple(tuple(float(row == column) for column in range(4)) for row in range(4))
+_FARTHEST_MM = 1e9
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 _Values = TypeVar("_Values", bound=np.generic)
 
@@ -88,8 +89,10 @@ def as_affine(matrix: NDArray[np.float64]) -> Affine:
 
 
 def is_affine(matrix: NDArray[np.float64]) -> bool:
-    """Whether a 4 x 4 array places voxels: finite, and no axis without a length of its own."""
-    return bool(np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > 1e-12)
+    """Whether a 4 x 4 array places voxels: within a thousand kilometres, and no axis without a length of its own."""
+    if not (np.isfinite(matrix).all() and np.abs(matrix).max() < _FARTHEST_MM):
+        return False
+    return bool(abs(np.linalg.det(matrix[:3, :3])) > 1e-12)
 
 
 def axes_of(affine: Affine) -> str:

@@ -111,17 +111,18 @@ def decode_nifti(source: Source) -> tuple[NDArray[np.float32], VolumeInfo]:
     return as_volume(source.name, stored), header.info
 
 
-def encode_nifti(volume: NDArray[np.float32], info: VolumeInfo) -> bytes:
+def encode_nifti(volume: NDArray[np.float32], info: VolumeInfo, *, version: int = 1) -> bytes:
     """A volume as a single NIfTI file, in the unit that its values had before their window.
 
     Args:
         volume: [Z, Y, X] float32.
         info: Where it lies, and through which window its values were seen.
+        version: 1 or 2; 1 becomes 2 where an axis is too long for it.
 
     Returns:
         The file's bytes.
     """
-    layout = _NIFTI1 if max(volume.shape) <= _LARGEST_NIFTI1_AXIS else _NIFTI2
+    layout = _NIFTI1 if version == 1 and max(volume.shape) <= _LARGEST_NIFTI1_AXIS else _NIFTI2
     low, high = info.window or (0.0, 1.0)
     offset = layout.header_bytes + 4  # no extensions, which four zero bytes say
     header = bytearray(offset)
@@ -176,9 +177,10 @@ def _parse(source: Source, header: bytes) -> _Header:
     if slope == 0.0 or not math.isfinite(slope) or not math.isfinite(intercept):
         slope, intercept = 1.0, 0.0  # the standard: a slope of 0 means that the voxels are not scaled
     unit = _MILLIMETRES.get(int(fields(layout.units)[0]) & 7, 1.0)
-    info = _place(
-        fields(layout.form_codes), fields(layout.voxel_sizes), fields(layout.qform), fields(layout.sform), unit
-    )
+    with np.errstate(all="ignore"):  # numbers of a damaged header; what comes of them is looked at
+        info = _place(
+            fields(layout.form_codes), fields(layout.voxel_sizes), fields(layout.qform), fields(layout.sform), unit
+        )
     return _Header(shape, np.dtype(order + _DTYPES[code]), int(offset), slope, intercept, info)
 
 

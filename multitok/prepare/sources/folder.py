@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from multitok.errors import JobError
+from multitok.frontend.media.dicom import is_slice
 from multitok.prepare.routing import Routing
 from multitok.prepare.sources import item_folders
 from multitok.prepare.sources.base import ITEM_COST_BYTES, Findings, Item, Part, Rejected, Slice, Source
@@ -141,7 +142,7 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], *, by_stem: bool) -> I
                 elif entry.is_dir(follow_symlinks=False):
                     # The slash makes the order of the names that of the paths below: "a.txt" < "a/b" < "ab".
                     entries[name + "/"] = None
-                elif entry.is_file() and item_folders.is_slice(Path(entry.path)):
+                elif entry.is_file() and is_slice(Path(entry.path)):
                     slices = prefix + item_folders.SLICES
                     if slices not in entries:
                         entries[slices] = [_measured(root, slices)]

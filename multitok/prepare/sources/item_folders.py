@@ -9,26 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from multitok.frontend.media import is_zarr_folder, modalities_of
-from multitok.frontend.media.kinds import is_dicom
+from multitok.frontend.media import is_zarr_folder
+from multitok.frontend.media.dicom import is_slice
 
 SLICES = "*.dcm"
 """Stands in a listing for all DICOM files of a folder."""
-
-_HEAD_BYTES = 132
-
-
-def is_slice(path: Path) -> bool:
-    """Whether a file counts as a DICOM slice: by its ending, or by its first bytes where the ending says nothing."""
-    if path.suffix.lower() == ".dcm":
-        return True
-    if modalities_of(path.name):
-        return False
-    try:
-        with path.open("rb") as file:
-            return is_dicom(file.read(_HEAD_BYTES))
-    except OSError:
-        return False
 
 
 def is_zarr(path: Path) -> bool:

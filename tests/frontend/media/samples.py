@@ -14,6 +14,9 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from multitok.frontend.media.geometry import IDENTITY, VolumeInfo
+from multitok.frontend.media.nifti import encode_nifti
+
 SAMPLE_RATE_HZ = 16_000
 
 
@@ -94,6 +97,9 @@ def nifti(
 @functools.cache
 def files() -> dict[str, bytes]:
     """File name -> bytes."""
+    from tests.frontend.media.test_dicom import encoded, slice_of
+    from tests.frontend.media.test_mesh import box, obj, ply
+
     image = Image.fromarray(picture())
     frames = [Image.fromarray(frame) for frame in clip()]
     several = {"save_all": True, "append_images": frames[1:]}
@@ -123,6 +129,11 @@ def files() -> dict[str, bytes]:
         "sound.aiff": encoded_sound(tone(), "AIFF", "PCM_16"),
         "brain.nii": nifti(volume()),
         "brain.nii.gz": gzip.compress(nifti(volume()), mtime=0),
+        "brain-2.nii": encode_nifti(volume(), VolumeInfo(affine=IDENTITY, axes="RAS"), version=2),
+        "slice.dcm": encoded(slice_of(0)),
+        "box.obj": obj(*box()),
+        "box.ply": ply(*box(), "binary_little_endian", mixed=True),
+        "ascii.text.ply": ply(*box(), "ascii"),
         "volume.npy": npy(volume()),
         "volume.npz": npz(volume=volume()),
         "video.npy": npy(clip()),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multitok.errors import MediaError
 from multitok.frontend.media import probe, read
 from multitok.protocol import Modality
 from tests.frontend.media.samples import clip, encoded_image, files, picture
@@ -146,3 +147,57 @@ def test_an_animation_that_grows_transparent_pixels_over_white() -> None:
     assert np.array_equal(video[0], RGB)
     assert (video[1] == 255).all()
     assert probe(data, "a.webp").modality is Modality.VIDEO
+
+
+def test_16_bit_colours_keep_their_high_byte() -> None:
+    # Pillow writes no such picture: one row of two pixels, by hand.
+    deep = np.array([[[0x1234, 0xFF80, 0x00FF], [0x8000, 0x7FFF, 0xFFFF]]], ">u2")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + deep.tobytes()))
+    assert np.array_equal(read(data + chunk(b"IEND", b""), "a.png"), deep >> 8)
+
+
+def test_cmyk_of_a_jpeg_and_a_profile_that_is_not_applied() -> None:
+    smooth = np.repeat(np.repeat(RGB[:4, :4], 16, 0), 16, 1)
+    data = encoded_image(Image.fromarray(smooth).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(read(data, "a.jpg").astype(int) - smooth).mean() < 8
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    with_profile = encoded_image(Image.fromarray(RGB), "PNG", icc_profile=profile)
+    assert np.array_equal(read(with_profile, "a.png"), RGB)
+
+
+def test_la_and_a_palette_with_alphas_are_composited_over_white() -> None:
+    grey_alpha = np.dstack([RGB[:, :, 0], np.full(RGB.shape[:2], 51, np.uint8)])
+    expected = RGB[:, :, :1] * 0.2 + 255 * 0.8
+    data = encoded_image(Image.fromarray(grey_alpha, "LA"), "PNG")
+    assert np.abs(read(data, "a.png") - expected).max() <= 1
+    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    half = encoded_image(image, "PNG", transparency=bytes([255, 102]))
+    assert np.array_equal(read(half, "a.png"), [[[10, 20, 30], [169, 173, 177]]])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_extreme_sizes(size: tuple[int, int], format_name: str) -> None:
+    array = np.full((*size, 3), 200, np.uint8)
+    name = f"a.{format_name.lower()}"
+    options = {"lossless": True} if format_name == "WEBP" else {}
+    data = encoded_image(Image.fromarray(array), format_name, **options)
+    assert np.abs(read(data, name).astype(int) - array).max() <= 1
+    assert probe(data, name).extent == size
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_is_refused(share: float, progressive: bool) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded_image(Image.fromarray(large), "JPEG", progressive=progressive)
+    with pytest.raises(MediaError, match=r"^a\.jpg: "):
+        read(data[: int(len(data) * share)], "a.jpg")
