@@ -7,11 +7,8 @@
 #include <system_error>
 #include <vector>
 
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
-
 #include "book.h"
+#include "float_mode.h"
 #include "handles.h"
 #include "multitok_codebook.h"
 #include "search.h"
@@ -82,28 +79,6 @@ int32_t first_that_runs(std::initializer_list<int32_t> paths) {
 bool bytes_pay(int64_t size, int64_t dim) { return size >= 1024 && dim >= 32; }
 
 bool is_tree(int32_t path) { return path == MT_TREE_AVX2 || path == MT_TREE_AVX512; }
-
-// Rounding to nearest, denormals kept, while it lives: a caller's thread may be set otherwise, by
-// torch.set_flush_denormal for one, and neither a bound nor the definition would hold.
-class FloatMode {
-  public:
-#if defined(__SSE2__)
-    FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-    ~FloatMode() { _mm_setcsr(saved_); }
-
-  private:
-    unsigned saved_;
-#elif defined(__aarch64__)
-    FloatMode() {
-        asm volatile("mrs %0, fpcr" : "=r"(saved_));
-        asm volatile("msr fpcr, %0" : : "r"(uint64_t{0}));
-    }
-    ~FloatMode() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
-  private:
-    uint64_t saved_;
-#endif
-};
 
 // One worker of a search: its memory and what it counted.
 class Worker {

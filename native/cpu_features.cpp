@@ -58,6 +58,7 @@ CpuFeatures detect() {
     constexpr uint64_t kYmm = 0x6, kZmm = 0xe6, kTiles = 0x60000;
 
     features.avx2 = saves(kYmm) && bit(basic.c, 28) && bit(basic.c, 12) && bit(extended.b, 5);  // AVX, FMA, AVX2
+    features.avx_vnni = features.avx2 && bit(more.a, 4);
     features.avx512 = features.avx2 && saves(kZmm) && bit(extended.b, 16) && bit(extended.b, 30) &&
                       bit(extended.b, 17) && bit(extended.b, 31);  // F, BW, DQ, VL
     features.avx512_vnni = features.avx512 && bit(extended.c, 11);

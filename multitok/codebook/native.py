@@ -114,7 +114,7 @@ def library_path() -> Path | None:
 
 def supported_paths() -> list[str]:
     """Names of the search paths that run on this processor, in the order of their numbers; needs `available`."""
-    library = _library()
+    library = loaded_library()
     bits = library.mt_supported_paths()
     return [name for number, name in _path_names().items() if bits >> number & 1]
 
@@ -135,7 +135,7 @@ class NativeCodebook:
     """
 
     def __init__(self, values: Matrix, *, metric: str, path: str | None = None) -> None:
-        library = _library()
+        library = loaded_library()
         named = path or os.environ.get("MULTITOK_NATIVE_PATH") or None
         handle = ctypes.c_void_p()
         bad_row = ctypes.c_int64(-1)
@@ -181,7 +181,7 @@ class NativeCodebook:
         assert vectors.dim == self.dim
         assert 1 <= nearest <= min(self.size, MAX_NEAREST)
         work = vectors.rows * self.size * self.dim
-        pool = None if work < _WORK_FOR_ONE_THREAD else _pool(thread_count(threads))
+        pool = None if work < _WORK_FOR_ONE_THREAD else thread_pool(thread_count(threads))
         bad_row = ctypes.c_int64(-1)
         status = self._call(
             self._handle, pool and pool.handle, vectors.pointer, DTYPES[vectors.dtype], vectors.rows,
@@ -193,12 +193,12 @@ class NativeCodebook:
 
     def path(self, count: int, nearest: int = 1) -> str:
         """Name of the path that a search of `count` vectors for their `nearest` codes takes."""
-        return _path_names()[_library().mt_codebook_path(self._handle, count, nearest)]
+        return _path_names()[loaded_library().mt_codebook_path(self._handle, count, nearest)]
 
     @property
     def nbytes(self) -> int:
         """Bytes held by the prepared codebook."""
-        held: int = _library().mt_codebook_bytes(self._handle)
+        held: int = loaded_library().mt_codebook_bytes(self._handle)
         return held
 
 
@@ -231,8 +231,8 @@ def segment_sums(
         InputError: A code lies outside [0, V); the arrays then hold anything.
         MemoryError: The threads' working memory does not fit.
     """
-    library = _library()
-    pool = None if vectors.rows * vectors.dim < _WORK_FOR_ONE_THREAD else _pool(thread_count(threads))
+    library = loaded_library()
+    pool = None if vectors.rows * vectors.dim < _WORK_FOR_ONE_THREAD else thread_pool(thread_count(threads))
     bad_row = ctypes.c_int64(-1)
     status = library.mt_segment_sums(
         pool and pool.handle, vectors.pointer, DTYPES[vectors.dtype], vectors.rows, vectors.dim, vectors.row_stride,
@@ -264,11 +264,11 @@ def thread_count(threads: int | None = None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Pool:
+class ThreadPool:
     """A thread pool of the library. Freed when the last search that uses it is done, in the process that made it."""
 
     def __init__(self, threads: int) -> None:
-        library = _library()
+        library = loaded_library()
         self.threads, self.process = threads, os.getpid()
         # 0 where no thread can be started: searches then run on the calling thread.
         self.handle: int | None = library.mt_pool_new(threads)
@@ -282,10 +282,10 @@ def _free_pool(library: ctypes.CDLL, handle: int, process: int) -> None:
         library.mt_pool_free(handle)
 
 
-_current: _Pool | None = None
+_current: ThreadPool | None = None
 
 
-def _pool(threads: int) -> _Pool | None:
+def thread_pool(threads: int) -> ThreadPool | None:
     """The pool of this process, made or replaced as needed; None for one thread.
 
     Takes no lock, which a fork could leave locked for ever in the child: two threads that get here together may
@@ -296,7 +296,7 @@ def _pool(threads: int) -> _Pool | None:
         return None
     pool = _current
     if pool is None or pool.threads != threads or pool.process != os.getpid():
-        _current = pool = _Pool(threads)
+        _current = pool = ThreadPool(threads)
     return pool
 
 
@@ -312,7 +312,7 @@ def _check(status: int, bad_row: ctypes.c_int64, unsupported: str) -> None:
 
 @functools.cache
 def _path_names() -> dict[int, str]:
-    names = {number: _library().mt_path_name(number) for number in range(_MAX_PATHS)}
+    names = {number: loaded_library().mt_path_name(number) for number in range(_MAX_PATHS)}
     return {number: name.decode() for number, name in names.items() if name is not None}
 
 
@@ -323,7 +323,8 @@ def _path_number(name: str) -> int:
     return numbers[name]
 
 
-def _library() -> ctypes.CDLL:
+def loaded_library() -> ctypes.CDLL:
+    """The library, its codebook functions declared; needs `available`."""
     loaded = _load()
     assert not isinstance(loaded, str), f"ask available() first: {loaded}"
     return loaded
