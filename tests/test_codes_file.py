@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 import multitok
-from multitok.codes_file import read_codes, write_codes
+from multitok.codes_file import ItemInfo, read_codes, write_codes
 from multitok.errors import CheckpointError, FingerprintError
+from multitok.frontend.media import VolumeInfo
 
 
 @pytest.fixture
@@ -44,3 +46,13 @@ def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
     folder = multitok.save(multitok.load("text-bytes"), tmp_path / "saved", card="")
     with pytest.raises(CheckpointError, match="is not a codes file of version 1"):
         read_codes(folder / "model.safetensors")
+
+
+def test_what_a_file_said_besides_comes_back_and_may_be_absent(path: Path, tmp_path: Path) -> None:
+    assert read_codes(path).about == (ItemInfo(), ItemInfo())
+    tokenizer = multitok.load("text-bytes")
+    place = VolumeInfo(axes="RAS", stored_axes="LPS", window=(-160.0, 240.0), notes=("x",))
+    about = [ItemInfo(place=place), ItemInfo(frame_rate_hz=Fraction(30_000, 1001))]
+    items = [("a", tokenizer.encode("a")), ("b", tokenizer.encode("b"))]
+    write_codes(tmp_path / "y.codes", tokenizer, "text-bytes", items, about)
+    assert read_codes(tmp_path / "y.codes").about == tuple(about)
