@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multitok.cli.train_autoencoder import autoencoder_command
+from multitok.train.presets import DEFAULT_PRESETS
+
 if TYPE_CHECKING:
     from multitok.protocol import Modality
 
@@ -93,12 +96,15 @@ def _patch_command(modality: str, patch: str, what: str) -> None:
         )
         _save(tokenizer, out, reading.used, f"principal components and residual k-means, seed {seed}")
 
-    command.command(name=modality, help=f"{what} with residual codebooks, from files and folders.")(train)
+    text = f"{what} with residual codebooks, from files and folders: no neural net, ready in a minute."
+    command.command(name=f"{modality}-patch", help=text)(train)
 
 
 _patch_command("image", "8,8", "Image patches")
 _patch_command("video", "4,8,8", "Video tubelets")
 _patch_command("volume", "4,4,4", "Volume blocks (values from 0 to 1)")
+for _modality in DEFAULT_PRESETS:
+    command.add_command(autoencoder_command(_modality))
 
 
 @command.command()

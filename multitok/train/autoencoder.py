@@ -173,7 +173,17 @@ class AutoencoderTrainer:
         self.step_index = state["step_index"]
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        optimizer = state["optimizer"]
+        moments = {
+            # Laid out in memory like the parameter, as the optimiser made them: another layout may round otherwise.
+            index: {
+                key: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                for key, value in optimizer["state"][index].items()
+            }
+            for index, parameter in enumerate(self.model.parameters())
+            if index in optimizer["state"]
+        }
+        self._optimizer.load_state_dict({"state": moments, "param_groups": optimizer["param_groups"]})
         device = self.model.basis.device
         self._counts = [None if each is None else each.to(device) for each in state["counts"]]
         self._sums = [None if each is None else each.to(device) for each in state["sums"]]

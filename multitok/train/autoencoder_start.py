@@ -35,6 +35,7 @@ def fit_start(
     iterations: int = 10,
     context_steps: int = 600,
     report: Callable[[str], None] = lambda _: None,
+    autocast: bool = True,
 ) -> None:
     """Set a new autoencoder's basis, spread, contexts, classes and codebooks from crops; the branches stay zero.
 
@@ -45,6 +46,7 @@ def fit_start(
         iterations: Lloyd passes of each k-means.
         context_steps: Gradient steps of each context net.
         report: Called with one line after each codebook.
+        autocast: Run the context nets in bfloat16.
     """
     rng = np.random.default_rng(seed)
     with torch.no_grad():
@@ -54,9 +56,9 @@ def fit_start(
     decoded = torch.zeros_like(z)
     for k in range(model.config.num_codebooks):
         if k:
-            _train_context(model, k, decoded, z, context_steps, rng)
-        refit_codebook(model, k, decoded, z, rng, iterations=iterations, fresh=True)
-        decoded = decode_level(model, k, decoded, z)
+            _train_context(model, k, decoded, z, context_steps, rng, autocast)
+        refit_codebook(model, k, decoded, z, rng, iterations=iterations, fresh=True, autocast=autocast)
+        decoded = decode_level(model, k, decoded, z, autocast)
         error = float((z - decoded).square().sum(-1).mean()) / model.config.patch_length
         report(f"codebook {k + 1}: {-10 * math.log10(error / 255**2):.2f} dB within the latents")
 
@@ -70,6 +72,7 @@ def refit_codebook(
     *,
     iterations: int,
     fresh: bool,
+    autocast: bool = True,
 ) -> None:
     """Fit the classes (if fresh) and the tables of codebook k to the residuals that it is asked for.
 
@@ -81,6 +84,7 @@ def refit_codebook(
         rng: Draws the samples.
         iterations: Lloyd passes.
         fresh: Start anew instead of from the present tables.
+        autocast: As for `fit_start`.
     """
     config, d = model.config, z.shape[-1]
     residual = torch.empty_like(z)
@@ -88,7 +92,7 @@ def refit_codebook(
     predicted = residual  # reused: the prediction is needed for the classes only
     with torch.no_grad():
         for part in _parts(len(z)):
-            predicted[part] = model.prediction(k, decoded[part], autocast=True)
+            predicted[part] = model.prediction(k, decoded[part], autocast)
         if k and config.tables > 1:
             if fresh:
                 chosen = torch.from_numpy(rng.permutation(len(z))[: max(200_000 // z[0, ..., 0].numel(), 1)])
@@ -100,8 +104,12 @@ def refit_codebook(
         flat, of = residual.reshape(-1, d).numpy(), table.reshape(-1).numpy()
         for index, codebook in enumerate(model.codebook(k)):
             own = np.flatnonzero(of == index)
+            if fresh and len(own) < 2 * len(codebook):
+                # A class that hardly occurs borrows residuals: left empty, its table would hold one vector.
+                borrowed = rng.choice(len(flat), min(2 * len(codebook), len(flat)), replace=False)
+                own = np.concatenate([own, borrowed])
             sample = flat[np.sort(rng.choice(own, min(len(own), MOST_VECTORS), replace=False))]
-            if len(sample) < 2 * len(codebook):
+            if not fresh and len(sample) < 2 * len(codebook):
                 continue  # a class that hardly occurs keeps what it has
             start = "k-means++" if fresh else codebook.numpy()
             codebook.copy_(
@@ -109,13 +117,15 @@ def refit_codebook(
             )
 
 
-def decode_level(model: VqAutoencoder, k: int, decoded: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+def decode_level(
+    model: VqAutoencoder, k: int, decoded: torch.Tensor, z: torch.Tensor, autocast: bool = True
+) -> torch.Tensor:
     """[N, t, h, w, D] decoded latents with codebook k, from those of the codebooks before it."""
     after = torch.empty_like(z)
     with torch.no_grad():
         books = [Codebook(table.numpy()) for table in model.codebook(k)]
         for part in _parts(len(z)):
-            predicted = model.prediction(k, decoded[part], autocast=True)
+            predicted = model.prediction(k, decoded[part], autocast)
             table = model.classes(k, predicted).reshape(-1)
             residual = (z[part] - predicted).reshape(-1, z.shape[-1])
             row = torch.empty_like(residual)
@@ -140,7 +150,13 @@ def _principal_components(model: VqAutoencoder, crops: NDArray[np.int16]) -> tor
 
 
 def _train_context(
-    model: VqAutoencoder, k: int, decoded: torch.Tensor, z: torch.Tensor, steps: int, rng: np.random.Generator
+    model: VqAutoencoder,
+    k: int,
+    decoded: torch.Tensor,
+    z: torch.Tensor,
+    steps: int,
+    rng: np.random.Generator,
+    autocast: bool,
 ) -> None:
     """Teach context net k to predict the latents from `decoded`."""
     net = model.contexts[k - 1]
@@ -150,7 +166,7 @@ def _train_context(
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 50) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
         chosen = torch.from_numpy(rng.integers(0, len(z), batch))
-        predicted = model.prediction(k, decoded[chosen], autocast=True)
+        predicted = model.prediction(k, decoded[chosen], autocast)
         error = ((predicted - z[chosen]).square().sum(-1) / z.shape[-1]).mean((1, 2, 3))
         loss = error.sqrt().mean() / model.spread.square().mean().sqrt()
         optimizer.zero_grad()

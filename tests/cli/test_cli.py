@@ -269,10 +269,10 @@ def test_train_bpe_then_use_it(tmp_path: Path) -> None:
     assert "## Training" in (out / "card.md").read_text()
 
 
-def test_train_image_then_use_it(tmp_path: Path) -> None:
+def test_train_image_patch_then_use_it(tmp_path: Path) -> None:
     out = tmp_path / "my-image"
     options = ("--codebooks", "2", "--codebook-size", "16", "--patch", "8,8", "--latent-dim", "12")
-    ok("train", "image", DATA / "photos", *options, "--max-patches", "2000", "--out", out)
+    ok("train", "image-patch", DATA / "photos", *options, "--max-patches", "2000", "--out", out)
     ok("encode", DATA / "photos" / "cat.png", "--with", out, "--out", tmp_path / "c.codes")
     ok("decode", tmp_path / "c.codes", "--out", tmp_path / "c.png")
     assert media.read(tmp_path / "c.png").shape == media.read(DATA / "photos" / "cat.png").shape
@@ -289,7 +289,7 @@ def test_train_leaves_out_what_it_cannot_read(tmp_path: Path) -> None:
     assert "bad.txt: not UTF-8" in output
     assert "1 file, `good.txt`" in (tmp_path / "bpe" / "card.md").read_text()
     options = ("--codebooks", "1", "--codebook-size", "4", "--latent-dim", "4", "--max-patches", "200")
-    assert "zero.png: the file is empty" in ok("train", "image", tmp_path / "in", *options, "--out", tmp_path / "image")
+    assert "zero.png: the file is empty" in ok("train", "image-patch", tmp_path / "in", *options, "--out", tmp_path / "image")
 
 
 def test_train_refuses_a_folder_that_exists_before_it_reads(tmp_path: Path) -> None:

@@ -1,0 +1,149 @@
+"""What the shipped autoencoders are and how they are trained: shape, crop, batch and length. Imports no framework.
+
+image-f8       8 x 8 pixels a grid step, 4 x 1,024 codes    .625 bits per pixel, .156 with the first codebook alone
+image-f8-8     the same with 8 codebooks                    1.25 bits per pixel
+image-f16      16 x 16 pixels, one codebook of 4,096        .047 bits per pixel: a grid of single tokens
+image-small    4 x 4 pixels, 2 x 1,024                      1.25 bits per pixel, for pictures of 32 to 64 pixels
+video-4x8x8    4 frames x 8 x 8 pixels, 4 x 1,024           .156 bits per pixel
+volume-4       4 x 4 x 4 voxels, 4 x 1,024                  .625 bits per voxel
+voxels-8       8 x 8 x 8 voxels, 2 x 1,024                  .039 bits per voxel, for occupancy grids of meshes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from multitok.errors import SpecError
+from multitok.nets.autoencoder_config import AutoencoderConfig, Sizes
+from multitok.protocol import Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Shape of an autoencoder and the length of its training; `dataclasses.replace` makes another.
+
+    Args:
+        modality: Image, video or volume.
+        autoencoder: Its shape.
+        crop: (T, H, W) of a training crop, multiples of the patch.
+        batch: Crops a step, on each rank.
+        steps: Optimiser steps.
+        learning_rate: Its peak.
+        dropout: Chance that a step decodes fewer than all codebooks.
+        start_crops: Crops that the start is fitted to, at most.
+        context_steps: Gradient steps of each context net at the start.
+        kmeans_iterations: Passes of each k-means at the start.
+        short_sides: Pictures and frames are scaled so that their short side is one of these, where they are (almost)
+            as large; smaller ones, and all where there are no choices, stay as they are.
+
+    Raises:
+        SpecError: A size cannot be.
+    """
+
+    modality: Modality
+    autoencoder: AutoencoderConfig
+    crop: Sizes
+    batch: int
+    steps: int
+    learning_rate: float = 1e-3
+    dropout: float = 0.4
+    start_crops: int = 3000
+    context_steps: int = 500
+    kmeans_iterations: int = 8
+    short_sides: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        patch = self.autoencoder.patch
+        object.__setattr__(self, "crop", tuple(self.crop))
+        object.__setattr__(self, "short_sides", tuple(self.short_sides))
+        if len(self.crop) != 3 or any(side < step or side % step for side, step in zip(self.crop, patch, strict=True)):
+            raise SpecError(f"crop={self.crop}: give three multiples of the patch {patch}")
+        if self.modality not in (Modality.IMAGE, Modality.VIDEO, Modality.VOLUME):
+            raise SpecError(f"modality={self.modality}: autoencoders are trained for image, video and volume")
+        if self.modality is Modality.IMAGE and (self.crop[0] != 1 or patch[0] != 1):
+            raise SpecError(f"crop={self.crop}, patch={patch}: a picture is one frame")
+        channels = 1 if self.modality is Modality.VOLUME else 3
+        if self.autoencoder.channels != channels:
+            raise SpecError(f"channels={self.autoencoder.channels}: a raw {self.modality} has {channels}")
+        counts = (self.batch, self.steps, self.start_crops, self.context_steps, self.kmeans_iterations)
+        if min(counts) < 1 or not 0 < self.learning_rate < 1 or not 0 <= self.dropout <= 1:
+            raise SpecError(
+                f"batch, steps, start_crops, context_steps, kmeans_iterations={counts}, learning_rate="
+                f"{self.learning_rate}, dropout={self.dropout}: give counts of 1 or more and rates below 1"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values that `from_json` takes."""
+        data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return data | {"modality": self.modality.value, "autoencoder": self.autoencoder.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Preset:
+        """The preset that `to_json` wrote."""
+        shape = AutoencoderConfig(**data["autoencoder"])
+        return cls(**{**data, "modality": Modality(data["modality"]), "autoencoder": shape})
+
+
+def _image(patch: int, latents: int, sizes: tuple[int, ...], **shape: Any) -> AutoencoderConfig:
+    return AutoencoderConfig(patch=(1, patch, patch), latent_dim=latents, codebook_sizes=sizes, **shape)
+
+
+PRESETS: dict[str, Preset] = {
+    "image-f8": Preset(
+        modality=Modality.IMAGE,
+        autoencoder=_image(8, 32, (1024,) * 4, encoder_blocks=(1, 1), decoder_blocks=(2, 3)),
+        crop=(1, 192, 192), batch=7, steps=7500, start_crops=6000, short_sides=(512, 1024),
+    ),
+    "image-f8-8": Preset(
+        modality=Modality.IMAGE,
+        autoencoder=_image(8, 48, (1024,) * 8, encoder_blocks=(1, 1), decoder_blocks=(2, 3)),
+        crop=(1, 192, 192), batch=7, steps=7500, start_crops=6000, short_sides=(512, 1024),
+    ),
+    "image-f16": Preset(
+        modality=Modality.IMAGE,
+        autoencoder=_image(16, 64, (4096,), encoder_blocks=(1, 1), decoder_blocks=(2, 3)),
+        crop=(1, 192, 192), batch=7, steps=7500, start_crops=6000, short_sides=(256, 512),
+    ),
+    "image-small": Preset(
+        modality=Modality.IMAGE,
+        autoencoder=_image(4, 24, (1024,) * 2, encoder_blocks=(1, 1), decoder_blocks=(1, 2)),
+        crop=(1, 32, 32), batch=128, steps=5000, start_crops=20_000, short_sides=(32, 48, 64),
+    ),
+    "video-4x8x8": Preset(
+        modality=Modality.VIDEO,
+        autoencoder=AutoencoderConfig(
+            patch=(4, 8, 8), latent_dim=64, taps=(-1, 0), encoder_blocks=(1, 1), decoder_blocks=(2, 3)
+        ),
+        crop=(16, 96, 96), batch=4, steps=5000, start_crops=1500, short_sides=(144, 288, 480),
+    ),
+    "volume-4": Preset(
+        modality=Modality.VOLUME,
+        autoencoder=AutoencoderConfig(
+            patch=(4, 4, 4), channels=1, latent_dim=32, taps=(-1, 0, 1), encoder_blocks=(1, 1), decoder_blocks=(1, 2)
+        ),
+        crop=(32, 48, 48), batch=8, steps=5000, start_crops=2000,
+    ),
+    "voxels-8": Preset(
+        modality=Modality.VOLUME,
+        autoencoder=AutoencoderConfig(
+            patch=(8, 8, 8), channels=1, latent_dim=64, codebook_sizes=(1024, 1024), taps=(-1, 0, 1),
+            encoder_blocks=(1, 1), decoder_blocks=(1, 2),
+        ),
+        crop=(64, 64, 64), batch=8, steps=5000, start_crops=1000,
+    ),
+}  # fmt: skip
+
+DEFAULT_PRESETS = {Modality.IMAGE: "image-f8", Modality.VIDEO: "video-4x8x8", Modality.VOLUME: "volume-4"}
+
+
+def preset(name: str) -> Preset:
+    """A preset by name.
+
+    Raises:
+        SpecError: There is none of that name.
+    """
+    if name not in PRESETS:
+        raise SpecError(f"preset {name!r}: give one of {', '.join(PRESETS)}, or a Preset of your own")
+    return PRESETS[name]

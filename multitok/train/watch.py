@@ -1,0 +1,207 @@
+"""What a user sees of a training run: a live view on a terminal, plain lines elsewhere, TensorBoard files.
+
+step 1,250 of 7,500   loss 5.31   28.4 dB   0.41 MPx/s   1:02:10 left
+held out   23.6   26.4   27.9   28.6 dB with 1 to 4 codebooks
+codebook   1: 97% used, perplexity 702 ...
+and, on a terminal with colours, two held-out pictures above what the codes make of them
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multitok.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from multitok.train.heldout import Measured
+
+# Seconds between two plain lines, and between two looks of the live view.
+_LINE_S, _LOOK_S = 10.0, 0.5
+_PICTURES, _COLUMNS = 2, 30
+
+
+class Moment(NamedTuple):
+    """Where a run is, measured over its last steps.
+
+    Args:
+        step: Steps done.
+        steps: Steps of the whole run.
+        loss: Mean of the last steps.
+        psnr: Mean of the last steps' crops, dB.
+        learning_rate: Of the last step.
+        values_per_s: Raw grid values (pixels, voxels) a second over all ranks.
+        seconds_left: At this speed.
+        usage: Share of each codebook's codes that occurred; empty before the first.
+        perplexity: Of each codebook.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    psnr: float
+    learning_rate: float
+    values_per_s: float
+    seconds_left: float
+    usage: tuple[float, ...]
+    perplexity: tuple[float, ...]
+
+
+class Watch:
+    """Shows a run.
+
+    Args:
+        unit: "MPx/s", or "Mvoxel/s".
+        tensorboard: Folder for TensorBoard files; None for none.
+        show: True for the live view, False for plain lines; None shows it where standard error is a terminal.
+
+    Raises:
+        MissingExtraError: TensorBoard files are asked for and the package is not there.
+    """
+
+    def __init__(self, *, unit: str, tensorboard: Path | None, show: bool | None) -> None:
+        self._unit = unit
+        self._writer = None if tensorboard is None else _tensorboard(tensorboard)
+        self._live_wanted = sys.stderr.isatty() if show is None else show
+        self._live: Any = None
+        self._moment: Moment | None = None
+        self._measured: Measured | None = None
+        self._next = 0.0
+
+    def __enter__(self) -> Watch:
+        if self._live_wanted:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._look(time.monotonic())
+            self._live.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def step(self, moment: Moment) -> None:
+        """Show where the run is; called after each step, draws now and then."""
+        self._moment, now = moment, time.monotonic()
+        if now < self._next:
+            return
+        if self._live is not None:
+            self._look(now)
+        else:
+            self._next = now + _LINE_S
+            self.say(self._line(moment))
+
+    def record(self, moment: Moment) -> None:
+        """Write figures to TensorBoard."""
+        if self._writer is not None:
+            figures = {"loss": moment.loss, "psnr/training crops": moment.psnr, "learning rate": moment.learning_rate}
+            figures[f"speed/{self._unit}"] = moment.values_per_s / 1e6
+            for name, each in (("usage", moment.usage), ("perplexity", moment.perplexity)):
+                figures |= {f"{name}/codebook {k}": value for k, value in enumerate(each, 1)}
+            for name, value in figures.items():
+                self._writer.add_scalar(name, value, moment.step)
+
+    def measured(self, step: int, measured: Measured) -> None:
+        """Show quality on held-out items."""
+        self._measured = measured
+        if self._live is None:
+            self.say(f"step {step:,}   {_quality(measured.psnr)}")
+        else:
+            self._look(time.monotonic())
+        if self._writer is not None:
+            for count, value in enumerate(measured.psnr, 1):
+                self._writer.add_scalar(f"psnr/held out, codebooks 1 to {count}", value, step)
+            self._writer.add_image("held out", measured.pictures, step, dataformats="HWC")
+            self._writer.flush()
+
+    def _look(self, now: float) -> None:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        self._next = now + _LOOK_S
+        parts: list[Any] = []
+        if (moment := self._moment) is not None:
+            parts += [ProgressBar(moment.steps, moment.step, width=60), Text(self._line(moment))]
+            if moment.usage:
+                each = zip(moment.usage, moment.perplexity, strict=True)
+                shown = "   ".join(f"{k}: {use:.0%} used, {p:.0f}" for k, (use, p) in enumerate(each, 1))
+                parts.append(Text(f"codebooks, perplexity   {shown}"))
+        if self._measured is not None:
+            parts += [Text(_quality(self._measured.psnr)), blocks(self._measured.pictures)]
+        self._live.update(Group(*parts), refresh=True)
+
+    def _line(self, moment: Moment) -> str:
+        left = int(moment.seconds_left)
+        return (
+            f"step {moment.step:,} of {moment.steps:,}   loss {moment.loss:.3f}   {moment.psnr:.2f} dB   "
+            f"{moment.values_per_s / 1e6:.2f} {self._unit}   {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        )
+
+
+def blocks(pictures: NDArray[np.uint8]) -> Any:
+    """The first pictures of a sheet as coloured half blocks, for a terminal.
+
+    Args:
+        pictures: [rows, columns, 3], as `Measured.pictures`: two rows of squares.
+
+    Returns:
+        A `rich.text.Text`.
+    """
+    from PIL import Image
+    from rich.style import Style
+    from rich.text import Text
+
+    side = pictures.shape[0] // 2
+    cut = pictures[:, : _PICTURES * side]
+    columns = _COLUMNS * cut.shape[1] // side
+    small = np.asarray(Image.fromarray(cut).resize((columns, 2 * _COLUMNS), Image.Resampling.BOX))
+    text = Text()
+    for upper, lower in zip(small[::2], small[1::2], strict=True):
+        for top, bottom in zip(upper.tolist(), lower.tolist(), strict=True):
+            colours = ("#{:02x}{:02x}{:02x}".format(*each) for each in (top, bottom))
+            text.append("▀", Style(color=next(colours), bgcolor=next(colours)))
+        text.append("\n")
+    return text
+
+
+def has_tensorboard() -> bool:
+    """Whether TensorBoard files can be written."""
+    import importlib.util
+
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def _tensorboard(folder: Path) -> Any:
+    if not has_tensorboard():
+        raise MissingExtraError(
+            "TensorBoard files need tensorboard: pip install 'multitok[tensorboard]', or leave them out",
+            name="tensorboard",
+        )
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+
+def _quality(psnr: list[float]) -> str:
+    how_many = "1 codebook" if len(psnr) == 1 else f"1 to {len(psnr)} codebooks"
+    return f"held out   {'   '.join(f'{value:.2f}' for value in psnr)} dB with {how_many}"
