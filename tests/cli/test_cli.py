@@ -289,7 +289,8 @@ def test_train_leaves_out_what_it_cannot_read(tmp_path: Path) -> None:
     assert "bad.txt: not UTF-8" in output
     assert "1 file, `good.txt`" in (tmp_path / "bpe" / "card.md").read_text()
     options = ("--codebooks", "1", "--codebook-size", "4", "--latent-dim", "4", "--max-patches", "200")
-    assert "zero.png: the file is empty" in ok("train", "image-patch", tmp_path / "in", *options, "--out", tmp_path / "image")
+    output = ok("train", "image-patch", tmp_path / "in", *options, "--out", tmp_path / "image")
+    assert "zero.png: the file is empty" in output
 
 
 def test_train_refuses_a_folder_that_exists_before_it_reads(tmp_path: Path) -> None:
