@@ -61,7 +61,11 @@ def test_gradients_and_losses_are_those_of_a_loop(learning: str) -> None:
         assert float(found.codebook_loss) == 0
         return
     torch.testing.assert_close(found.codebook_loss, codebook_loss)
-    given_ = torch.autograd.grad(found.codebook_loss, [each.codebook for each in quantizer._used(3)])
+    tables = [each.codebook for each in quantizer._used(3)]
+    for other in (found.commitment_loss, found.quantized.sum()):  # which codebooks do not learn from
+        unused = torch.autograd.grad(other, tables, retain_graph=True, allow_unused=True)
+        assert unused == (None, None, None)
+    given_ = torch.autograd.grad(found.codebook_loss, tables)
     torch.testing.assert_close(given_, torch.autograd.grad(codebook_loss, codebooks))
 
 
