@@ -48,4 +48,6 @@ def make_stack(program: StackProgram) -> Stack:
     Returns:
         The stack, ready.
     """
-    return TorchRunner(program)
+    from multitok.nets import native
+
+    return native.NativeStack(program) if native.available() is None else TorchRunner(program)
