@@ -82,7 +82,8 @@ class AnchorNetwork(TokenizerBase[NDArray[np.uint8]]):
             ) from error
         expected = module.state_dict()
         floats = {key: tuple(value.shape) for key, value in expected.items() if not key.endswith(COUNTER)}
-        check_keys(where, {key: value for key, value in weights.items() if not key.endswith(COUNTER)}, floats)
+        given = {key: value for key, value in weights.items() if key in floats or not self.is_spare(key)}
+        check_keys(where, given, floats)
         state = {key: weights[key].float().contiguous() for key in floats}
         state |= {key: torch.zeros((), dtype=torch.int64) for key in expected.keys() - floats.keys()}
         module.load_state_dict(state, assign=True)
@@ -219,6 +220,11 @@ class AnchorNetwork(TokenizerBase[NDArray[np.uint8]]):
     @abstractmethod
     def make_module(cls, shapes: Shapes, options: Mapping[str, Any]) -> Any:
         """The network whose tensors have these shapes; KeyError names a tensor that is missing."""
+
+    @classmethod
+    def is_spare(cls, key: str) -> bool:
+        """Whether a checkpoint may hold this tensor although the network does not read it."""
+        return key.endswith(COUNTER)
 
     @classmethod
     @abstractmethod

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 HALVES, WHOLE = ("encoder.jit", "decoder.jit"), "autoencoder.jit"
 # What TorchScript stores besides the weights: the wavelets' filters and the tables of FSQ, all fixed.
 FIXED = re.compile(r"((encoder|decoder)\.(un)?patcher(3d)?|quantizer|inv_quant)\.(\w+\.)*\w+")
+# Of a step between two resolutions; what a network does not use of them, its checkpoint may hold all the same.
+RESAMPLING = re.compile(
+    r"(encoder\.down\.\d\.down|decoder\.up\.\d\.up)sample\.conv[123]\.conv3d\.(weight|bias)"
+)
 COMPRESSION = re.compile(r"DV(\d+)x(\d+)x(\d+)")
 LEVELS_KEY = re.compile(r"(^|\.)_levels$")
 
@@ -130,6 +134,11 @@ class CosmosVideo(CosmosImage):
                 "kind"
             )
         return Cosmos(config)
+
+    @classmethod
+    def is_spare(cls, key: str) -> bool:
+        """Whether it is a convolution that halves or doubles, as a step that does not has it too."""
+        return RESAMPLING.fullmatch(key) is not None
 
     @classmethod
     def stride_of(cls, module: Any) -> tuple[int, ...]:

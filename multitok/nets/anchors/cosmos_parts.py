@@ -150,22 +150,19 @@ def video_attention(channels: int) -> nn.Sequential:
 
 
 class VideoDown(nn.Module):
-    """Halves space, time, both or neither; its tensors are the same in all four cases."""
+    """Halves space, time, both or neither, with the convolutions that it takes."""
 
     def __init__(self, channels: int, *, space: bool, time: bool) -> None:
         super().__init__()
-        self.space, self.time = space, time
-        self.conv1 = CausalConv3d(channels, channels, (1, 3, 3), stride=(1, 2, 2))
-        self.conv2 = CausalConv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
-        self.conv3 = pointwise(channels, channels)
+        self.conv1 = CausalConv3d(channels, channels, (1, 3, 3), stride=(1, 2, 2)) if space else None
+        self.conv2 = CausalConv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if time else None
+        self.conv3 = pointwise(channels, channels) if space or time else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> the same with H / 2, W / 2, 1 + (T - 1) / 2."""
-        if not self.space and not self.time:
-            return x
-        if self.space:
+        if self.conv1 is not None:
             x = self.conv1(functional.pad(x, (0, 1, 0, 1))) + functional.avg_pool3d(x, (1, 2, 2))
-        if self.time:
+        if self.conv2 is not None:
             x = _repeat_first(x, 1)
             x = self.conv2(x) + functional.avg_pool3d(x, (2, 1, 1))
         out: Tensor = self.conv3(x)
@@ -173,24 +170,21 @@ class VideoDown(nn.Module):
 
 
 class VideoUp(nn.Module):
-    """Doubles space, time, both or neither; its tensors are the same in all four cases."""
+    """Doubles space, time, both or neither, with the convolutions that it takes."""
 
     def __init__(self, channels: int, *, space: bool, time: bool) -> None:
         super().__init__()
-        self.space, self.time = space, time
-        self.conv1 = CausalConv3d(channels, channels, (3, 1, 1))
-        self.conv2 = CausalConv3d(channels, channels, (1, 3, 3))
-        self.conv3 = pointwise(channels, channels)
+        self.conv1 = CausalConv3d(channels, channels, (3, 1, 1)) if time else None
+        self.conv2 = CausalConv3d(channels, channels, (1, 3, 3)) if space else None
+        self.conv3 = pointwise(channels, channels) if space or time else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> the same with 2 H, 2 W, 2 T - 1."""
-        if not self.space and not self.time:
-            return x
-        if self.time:
+        if self.conv1 is not None:
             # The first frame stands for itself alone, the others for two.
             x = x.repeat_interleave(2, 2)[:, :, 1:]
             x = self.conv1(x) + x
-        if self.space:
+        if self.conv2 is not None:
             x = x.repeat_interleave(2, 3).repeat_interleave(2, 4)
             x = self.conv2(x) + x
         out: Tensor = self.conv3(x)

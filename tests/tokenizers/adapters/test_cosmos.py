@@ -334,25 +334,54 @@ def plain_fsq(numbers: list[float]) -> tuple[list[float], int]:
 # Tests.
 
 
+# Tensors of steps between resolutions that a video network does not use, though NVIDIA's module has them.
+UNUSED = {
+    (4, 8): "encoder.down.0.downsample.conv2 encoder.down.1.downsample.conv1 encoder.down.1.downsample.conv2 "
+    "encoder.down.1.downsample.conv3 decoder.up.2.upsample.conv1 decoder.up.1.upsample.conv1 "
+    "decoder.up.1.upsample.conv2 decoder.up.1.upsample.conv3",
+    (8, 8): "encoder.down.1.downsample.conv1 encoder.down.1.downsample.conv2 encoder.down.1.downsample.conv3 "
+    "decoder.up.2.upsample.conv1 decoder.up.2.upsample.conv2 decoder.up.2.upsample.conv3",
+    (8, 16): "encoder.down.1.downsample.conv2 decoder.up.2.upsample.conv1",
+}
+
+
 @pytest.mark.parametrize(
-    ("shapes", "keys", "millions"),
+    ("shapes", "keys", "millions", "compression"),
     [
-        (layout(128, z=256), 198, 79.0),
-        (layout(128, z=256, downs=2), 202, 83.7),
-        (layout(128, z=16, video=True), 322, 112.5),
+        (layout(128, z=256), 198, 79.0, None),
+        (layout(128, z=256, downs=2), 202, 83.7, None),
+        (layout(128, z=16, video=True), 322, 112.5, (4, 8)),
+        (layout(128, z=16, video=True), 322, 112.5, (8, 8)),
+        (layout(128, z=16, video=True), 322, 112.5, (8, 16)),
     ],
-    ids=["DI8", "DI16", "DV"],
+    ids=["DI8x8", "DI16x16", "DV4x8x8", "DV8x8x8", "DV8x16x16"],
 )
 def test_published_sizes_have_the_published_number_of_weights(
-    shapes: layouts.Shapes, keys: int, millions: float
+    shapes: layouts.Shapes, keys: int, millions: float, compression: tuple[int, int] | None
 ) -> None:
     assert len(shapes) == keys
     assert sum(map(math.prod, shapes.values())) == pytest.approx(millions * 1e6, abs=0.05e6)
-    is_video = "quant_conv.conv3d.weight" in shapes
-    config = CosmosConfig.of_video(shapes, time=8, space=16) if is_video else CosmosConfig.of_image(shapes)
+    config = CosmosConfig.of_image(shapes) if compression is None else None
+    if compression is not None:
+        config = CosmosConfig.of_video(shapes, time=compression[0], space=compression[1])
+    assert config is not None
     with torch.device("meta"):
         network = Network(config)
-    assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == shapes
+    unused = tuple(f"{name}." for name in UNUSED[compression].split()) if compression else ("none",)
+    used = {key: shape for key, shape in shapes.items() if not key.startswith(unused)}
+    assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == used
+
+
+def test_unused_tensors_may_be_there_or_not(tmp_path: Path) -> None:
+    case, weights, tokenizer = load("DV4x8x8", tmp_path)
+    names = tuple(f"{name}." for name in UNUSED[4, 8].split())
+    fewer = {key: value for key, value in weights.items() if not key.startswith(names)}
+    assert len(fewer) == len(weights) - 16
+    loaded = multitok.load(layouts.write(tmp_path / "fewer" / case.name, fewer), kind=case.kind)
+    assert multitok.fingerprint(loaded) == multitok.fingerprint(tokenizer)
+    del fewer["encoder.down.0.downsample.conv1.conv3d.bias"]
+    with pytest.raises(CheckpointError, match=r"'encoder\.down\.0\.downsample\.conv1\.conv3d\.bias' \[16\] is missing"):
+        multitok.load(layouts.write(tmp_path / "too few" / case.name, fewer), kind=case.kind)
 
 
 def test_what_the_codes_look_like(loaded: tuple[Case, Weights, Any]) -> None:
@@ -659,7 +688,5 @@ def test_gradients_pass_through_the_codes(tmp_path: Path, key: str) -> None:
     assert out.shape == pixels.shape
     assert torch.allclose(out.detach(), module.decode(module.encode(pixels)), atol=1e-3)
     out.square().mean().backward()
-    # Where a step halves space alone, or nothing, its other convolutions are not used.
-    gradients = {name: p.grad for name, p in module.named_parameters() if "sample" not in name}
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
     assert next(module.encoder.conv_in.parameters()).grad.abs().max() > 0
