@@ -2,8 +2,9 @@
 
 The shipped tokenizers beside networks of the shape of published ones with random weights, whose time does not depend
 on them: VQGAN f16 of taming-transformers (channels 128, [1, 1, 2, 2, 4], 16,384 codes; 76.1 M parameters) and Cosmos
-DI8 (128, [2, 4, 4], wavelets of 4; 79.0 M), in float32 and under autocast to bfloat16. All take the same picture. One
-warm-up, then rounds over all of them in turn; what is quick is repeated for a fifth of a second in each round.
+DI8 (128, [2, 4, 4], wavelets of 4; 79.0 M), in float32 and under autocast to bfloat16, on 256 x 256 pixels, the size
+that they are published for. One warm-up, then rounds over all of them in turn; what is quick is repeated for a fifth of
+a second in each round.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ ITEMS = {
 # Repeats of an item along its first axis: pictures and clips of some 3 million pixels keep a core busy.
 REPEATS = {Modality.IMAGE: 12, Modality.VIDEO: 8, Modality.VOLUME: 16}
 LEAST_S = 0.2
+SIDE = 256
 
 
 @dataclass
@@ -95,9 +97,9 @@ def cosmos_di8() -> torch.nn.Module:
 
 
 def random_cases(bfloat16: bool) -> list[Case]:
-    """The networks with random weights, on the picture once: they take seconds."""
+    """The networks with random weights."""
     raw: Any = media.read(DATA / ITEMS[Modality.IMAGE], modality=Modality.IMAGE)
-    raw = raw[: len(raw) // 16 * 16, : raw.shape[1] // 16 * 16]
+    raw = raw[:SIDE, :SIDE]
     pixels = torch.tensor(raw, dtype=torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
     cases = []
     for name, build in (("VQGAN f16", vqgan_f16), ("Cosmos DI8", cosmos_di8)):

@@ -100,7 +100,7 @@ def _modality_command(modality: str, what: str) -> None:
     best that {what} does in as many bits. A file that cannot be read is named, the others are measured, and the exit
     status is 1. docs/evaluation.md says what each figure means.
     """
-    command.command(name=modality, help=text)(evaluate)
+    command.command(name=modality, help=text, short_help=f"Measure {modality} tokenizers.")(evaluate)
 
 
 _modality_command("image", "JPEG, JPEG 4:4:4, WebP, AVIF")

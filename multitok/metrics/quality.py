@@ -34,7 +34,7 @@ MS_SSIM_LARGEST_UNDEFINED_SIDE = 160
 # Above so many pixels MS-SSIM would take gigabytes.
 MS_SSIM_MOST_PIXELS = 2**24
 # Frames of a clip that MS-SSIM looks at, evenly spaced: it costs more than all else together.
-MS_SSIM_FRAMES = 16
+MS_SSIM_FRAMES = 8
 # Voxels above this share of the peak are foreground: not the air around a head, which is most of a scan, and easy.
 FOREGROUND_SHARE = 0.05
 # Values compared at once; bounds the copies, not the result.
@@ -144,7 +144,7 @@ def ssim(original: NDArray[Any], decoded: NDArray[Any], *, peak: float | None = 
 
 
 def ms_ssim(original: NDArray[Any], decoded: NDArray[Any]) -> float | None:
-    """Multi-scale structural similarity; of a clip the mean over its frames, at most 16 of them.
+    """Multi-scale structural similarity; of a clip the mean over its frames, at most 8 of them.
 
     Args:
         original: uint8 [H, W, 3] or [T, H, W, 3].
