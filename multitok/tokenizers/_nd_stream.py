@@ -120,7 +120,7 @@ class DecodeStream:
             CodeRangeError: A code lies outside its codebook.
         """
         self._tokenizer.check_codes(codes, self._codec.num_codebooks, part=True)
-        if self._ended:
+        if self._ended and codes.extent[0]:
             raise ShapeError("codes after a part that ended in the middle of a patch: a clip ends there")
         plane = codes.extent[1:]
         if self._way is None:
@@ -128,7 +128,7 @@ class DecodeStream:
             self._way = self._codec.decode_pass((ENDLESS, *codes.grid[1:]))  # type: ignore[arg-type]
         if plane != self._plane:
             raise ShapeError(f"codes of {plane} pixels after some of {self._plane}: a clip has one size")
-        self._ended = codes.extent[0] % self._patch[0] != 0
+        self._ended = self._ended or codes.extent[0] % self._patch[0] != 0
         frames = np.empty(self._tokenizer.raw_shape(codes.extent), np.uint8)
         if len(frames):
             self._codec.decode(codes.values, frames, self._way)

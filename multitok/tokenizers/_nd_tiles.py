@@ -11,6 +11,7 @@ Plain geometry: grid steps in, slices of grid steps out.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -79,5 +80,5 @@ def spans(length: int, size: int, halo: Halo) -> list[Span]:
     before, after = halo
     return [
         Span(slice(start, stop), slice(max(0, start - before), min(length, stop + after)))
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in itertools.pairwise(edges)
     ]
