@@ -41,9 +41,7 @@ HALVES, WHOLE = ("encoder.jit", "decoder.jit"), "autoencoder.jit"
 # What TorchScript stores besides the weights: the wavelets' filters and the tables of FSQ, all fixed.
 FIXED = re.compile(r"((encoder|decoder)\.(un)?patcher(3d)?|quantizer|inv_quant)\.(\w+\.)*\w+")
 # Of a step between two resolutions; what a network does not use of them, its checkpoint may hold all the same.
-RESAMPLING = re.compile(
-    r"(encoder\.down\.\d\.down|decoder\.up\.\d\.up)sample\.conv[123]\.conv3d\.(weight|bias)"
-)
+RESAMPLING = re.compile(r"(encoder\.down\.\d\.down|decoder\.up\.\d\.up)sample\.conv[123]\.conv3d\.(weight|bias)")
 COMPRESSION = re.compile(r"DV(\d+)x(\d+)x(\d+)")
 LEVELS_KEY = re.compile(r"(^|\.)_levels$")
 
