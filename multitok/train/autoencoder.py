@@ -149,8 +149,8 @@ class AutoencoderTrainer:
         keep = min(0.999, 1 - 1 / (self.step_index + 1))
         for mine, averaged in zip(self.model.parameters(), self.averaged.parameters(), strict=True):
             averaged.lerp_(mine, 1 - keep)
-        for mine, averaged in zip(self.model.buffers(), self.averaged.buffers(), strict=True):
-            averaged.copy_(mine)
+        for buffer, copied in zip(self.model.buffers(), self.averaged.buffers(), strict=True):
+            copied.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""

@@ -59,7 +59,7 @@ def model_from(name_or_path: str, preset: Preset) -> VqAutoencoder:
 
 def _from_floats(path: Path) -> VqAutoencoder:
     try:
-        with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, "pt") as file:
             shape = json.loads(file.metadata()["autoencoder"])
         model = VqAutoencoder(AutoencoderConfig(**shape))
         model.load_state_dict(safetensors.torch.load_file(path))

@@ -146,7 +146,8 @@ def _principal_components(model: VqAutoencoder, crops: NDArray[np.int16]) -> tor
     _, vectors = torch.linalg.eigh(moments)
     basis = vectors.flip(1)[:, : model.config.latent_dim]
     signs = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-    return (basis * signs).float()
+    signed: torch.Tensor = basis * signs
+    return signed.float()
 
 
 def _train_context(
@@ -170,7 +171,7 @@ def _train_context(
         error = ((predicted - z[chosen]).square().sum(-1) / z.shape[-1]).mean((1, 2, 3))
         loss = error.sqrt().mean() / model.spread.square().mean().sqrt()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
 

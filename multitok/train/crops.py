@@ -1,7 +1,7 @@
 """From an item to training crops: decode a stretch of it, scale, cut, turn. All draws come from the caller.
 
     picture   one of the short sides that it is large enough for, then crops anywhere
-    clip      a stretch of a few crops' frames anywhere, decoded alone; scaled likewise; crops anywhere in it
+    clip      a stretch of a few crops' frames anywhere, of a long clip decoded alone; scaled likewise; crops in it
     volume    blocks anywhere
 
 Crops are levels as the autoencoder has them, values minus 128, [T, H, W, C] int8. What is smaller than a crop is
@@ -30,6 +30,8 @@ from multitok.train.presets import Preset
 ENLARGED = 0.9
 # Frames that a visit to a clip decodes, in crops.
 STRETCH_CROPS = 2
+# Clips up to here are decoded once and kept on the shelf; of larger ones each visit decodes its stretch.
+SMALL_CLIP_BYTES = 1 << 26
 # Crops that one visit gives at most; how many follows from the size, so that each pixel's chance falls with the
 # square root of its picture's area: large pictures do not drown small ones.
 MOST_CROPS = 16
@@ -44,7 +46,7 @@ class Shelf:
     """
 
     def __init__(self, num_bytes: int) -> None:
-        self._room = num_bytes
+        self._most, self._room = num_bytes, num_bytes
         self._held: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -58,7 +60,7 @@ class Shelf:
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
         """Keep an array, at the cost of those that were not used for longest."""
         with self._lock:
-            if key in self._held or array.nbytes > self._room:
+            if key in self._held or array.nbytes > self._most:
                 return
             self._held[key] = array
             self._room -= array.nbytes
@@ -129,7 +131,7 @@ class CropReader:
         if not pieces:
             raise InputError(f"{self._items.name(index)}: holds no {self._preset.modality}")
         if self._preset.modality is Modality.VIDEO:
-            values = _clip(pieces[0], _num_frames(pieces[0]), None, most[0])
+            values = _clip(pieces[0], 0, most[0])
         else:
             values = _decoded(pieces[0], self._preset.modality)
         patch = self._preset.autoencoder.patch
@@ -144,8 +146,18 @@ class CropReader:
         """What one visit cuts its crops from."""
         if self._preset.modality is Modality.VIDEO:
             if key not in self._extents:
-                self._extents[key] = (_num_frames(piece),)
-            values = _clip(piece, self._extents[key][0], rng, STRETCH_CROPS * self._preset.crop[0])
+                self._extents[key] = media.probe(piece.data, piece.name, modality=Modality.VIDEO).extent
+            extent = self._extents[key]
+            count = min(STRETCH_CROPS * self._preset.crop[0], extent[0])
+            first = int(rng.integers(extent[0] - count + 1))
+            if 3 * extent[0] * extent[1] * extent[2] > SMALL_CLIP_BYTES:
+                values = _clip(piece, first, count)
+            else:
+                clip = self._shelf.get(key)
+                if clip is None:
+                    clip = _clip(piece, 0, extent[0])
+                    self._shelf.put(key, clip)
+                values = clip[first : first + count]
             return _scaled(values, self._side(values.shape[1:3], rng))
         if key not in self._extents:
             values = _decoded(piece, self._preset.modality)
@@ -201,17 +213,11 @@ def _decoded(piece: Piece, modality: Modality) -> NDArray[np.int8]:
         raise InputError(f"{piece.name}: holds no {modality}")
     if modality is Modality.IMAGE:
         return _levels(raw)[None]
-    return WindowLevels((0.0, 1.0)).encode(raw).astype(np.int8)[..., None]
+    return WindowLevels((0.0, 1.0)).encode(raw.astype(np.float32, copy=False)).astype(np.int8)[..., None]
 
 
-def _num_frames(piece: Piece) -> int:
-    return media.probe(piece.data, piece.name, modality=Modality.VIDEO).extent[0]
-
-
-def _clip(piece: Piece, num_frames: int, rng: np.random.Generator | None, count: int) -> NDArray[np.int8]:
-    """[T, H, W, 3], `count` frames from a drawn place on, or the first ones; all where there are fewer."""
-    count = min(count, num_frames)
-    first = 0 if rng is None else int(rng.integers(num_frames - count + 1))
+def _clip(piece: Piece, first: int, count: int) -> NDArray[np.int8]:
+    """[T, H, W, 3], `count` frames from a place on, or as many as there are."""
     if piece.name.lower().endswith((".npy", ".npz", ".npy.gz")):
         raw = media.read(piece.data, piece.name, modality=Modality.VIDEO)
         return _levels(np.asarray(raw)[first : first + count])

@@ -98,7 +98,8 @@ def middle(levels: NDArray[np.int8], most: Sizes, patch: Sizes) -> NDArray[np.in
 
 
 def _rounded(levels: NDArray[np.floating]) -> NDArray[np.int8]:
-    return np.clip(np.rint(levels), -128, 127).astype(np.int8)
+    rounded: NDArray[np.int8] = np.clip(np.rint(levels), -128, 127).astype(np.int8)
+    return rounded
 
 
 def _psnr(levels: NDArray[np.int8], decoded: NDArray[np.floating]) -> float:

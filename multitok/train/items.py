@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from multitok.errors import InputError
-from multitok.frontend.media import is_item_folder, modalities_of
+from multitok.frontend.media import is_item_folder, modalities_of, modality_of
 from multitok.protocol import Modality
-
-# Formats whose content decides between a picture and a clip, or a clip and a volume: their second guess counts too.
-_GUESSES = 2
 
 
 class Piece(NamedTuple):
@@ -76,9 +73,7 @@ class FileItems:
                 self._found.append((path, path.name))
             else:
                 self._walk(path, path)
-        self._found = [
-            (path, name) for path, name in self._found if path.is_dir() or modality in modalities_of(name)[:_GUESSES]
-        ]
+        self._found = [each for each in self._found if _holds(*each, modality)]
         if not self._found:
             names = ", ".join(str(path) for path in paths)
             raise InputError(f"no {modality} files in {names}: give folders or files that hold some")
@@ -113,6 +108,19 @@ class FileItems:
                     self._walk(path, root)
             elif path.exists():
                 self._found.append((path, path.relative_to(root).as_posix()))
+
+
+def _holds(path: Path, name: str, modality: Modality) -> bool:
+    if path.is_dir():
+        return modality is Modality.VOLUME
+    possible = modalities_of(name)
+    if modality not in possible or modality is possible[0]:
+        return modality in possible
+    try:
+        # A picture or an animation, a volume or a clip: the content decides.
+        return modality_of(name, path) is modality
+    except (InputError, OSError):
+        return True  # to be reported when it is read
 
 
 class JoinedItems:

@@ -199,7 +199,7 @@ def _tensorboard(folder: Path) -> Any:
         )
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 def _quality(psnr: list[float]) -> str:
