@@ -24,32 +24,62 @@ namespace MT_ISA {
 // Tile sizes for it:
 //     kPixels, kTail, kTailSteps    pixels of a full tile, and of those at a row's end: kTail * (1 to kTailSteps)
 
-// 16 sums to activations. In floats: a clamped value is below 2^22, where adding and taking away 1.5 * 2^23 rounds to an
-// integer, ties to even.
+// 16 sums, scaled, clamped and rounded. A clamped value is below 2^22, where adding and taking away 1.5 * 2^23 rounds to
+// an integer, ties to even.
+MT_INLINE void scaled(const int32_t* sums, const float* scale, float low, float high, int32_t* to) {
+    const FloatRegister lowest = low - FloatRegister{}, highest = high - FloatRegister{};
+    for (int i = 0; i < kOutputGroup; i += kRegisterLanes) {
+        FloatRegister y = __builtin_convertvector(load<IntRegister>(sums + i), FloatRegister);
+        y *= load<FloatRegister>(scale + i);
+        y = y > lowest ? y : lowest;
+        y = y < highest ? y : highest;
+        store(to + i, __builtin_convertvector((y + 12582912.0f) - 12582912.0f, IntRegister));
+    }
+}
+
+// Eight int32 as int16, saturated, to which eight more are added, saturated; nullptr: none.
+typedef int16_t Short8 __attribute__((vector_size(16)));
+MT_INLINE Short8 added(const int32_t* values, const char* more) {
+#if defined(__SSE2__)
+    const __m128i narrow = _mm_packs_epi32(load<__m128i>(values), load<__m128i>(values + 4));
+    return reinterpret_cast<Short8>(more ? _mm_adds_epi16(narrow, load<__m128i>(more)) : narrow);
+#else
+    Short8 narrow, old{};
+    if (more) old = load<Short8>(more);
+    for (int i = 0; i < 8; i++) {
+        const int32_t clamped = values[i] < -32768 ? -32768 : values[i] > 32767 ? 32767 : values[i];
+        const int32_t sum = clamped + old[i];
+        narrow[i] = static_cast<int16_t>(sum < -32768 ? -32768 : sum > 32767 ? 32767 : sum);
+    }
+    return narrow;
+#endif
+}
+
 template <class Activation>
 MT_INLINE void to_activations(const int32_t* sums, const float* scale, char* to) {
-    Activation rounded[kOutputGroup];
-    for (int i = 0; i < kOutputGroup; i++) {
-        float y = static_cast<float>(sums[i]) * scale[i];
-        y = y > 0.0f ? y : 0.0f;
-        y = y < 255.0f ? y : 255.0f;
-        rounded[i] = static_cast<Activation>(static_cast<int32_t>((y + 12582912.0f) - 12582912.0f));
+    int32_t rounded[kOutputGroup];
+    scaled(sums, scale, 0.0f, 255.0f, rounded);
+    const Short8 left = added(rounded, nullptr), right = added(rounded + 8, nullptr);
+    if constexpr (sizeof(Activation) == 2) {
+        store(to, left);
+        store(to + 16, right);
+    } else {
+#if defined(__SSE2__)
+        store(to, _mm_packus_epi16(reinterpret_cast<__m128i>(left), reinterpret_cast<__m128i>(right)));
+#else
+        for (int i = 0; i < 8; i++) {
+            to[i] = static_cast<char>(left[i]);
+            to[i + 8] = static_cast<char>(right[i]);
+        }
+#endif
     }
-    std::memcpy(to, rounded, sizeof rounded);
 }
 
 MT_INLINE void to_stream(const int32_t* sums, const float* scale, const char* stream, char* to) {
-    int16_t rounded[kOutputGroup], old[kOutputGroup] = {};
-    if (stream) std::memcpy(old, stream, sizeof old);
-    for (int i = 0; i < kOutputGroup; i++) {
-        float y = static_cast<float>(sums[i]) * scale[i];
-        y = y > -32768.0f ? y : -32768.0f;
-        y = y < 32767.0f ? y : 32767.0f;
-        int32_t s = static_cast<int32_t>((y + 12582912.0f) - 12582912.0f) + old[i];
-        s = s > -32768 ? s : -32768;
-        rounded[i] = static_cast<int16_t>(s < 32767 ? s : 32767);
-    }
-    std::memcpy(to, rounded, sizeof rounded);
+    int32_t rounded[kOutputGroup];
+    scaled(sums, scale, -32768.0f, 32767.0f, rounded);
+    store(to, added(rounded, stream));
+    store(to + 16, added(rounded + 8, stream ? stream + 16 : nullptr));
 }
 
 // Values below 2^31, rounded in float64 by the same means.
@@ -111,15 +141,32 @@ static void tile(const ConvRow& row, const int32_t* weights, int64_t first_group
             bases[b.value] = row.rows[tap] + (pixel + 3 * b.value) * pitch;
         });
         for (int64_t word = 0; word < words; word++) {
-            Vector w[kVectors];
-            unrolled<kVectors>(MT_EACH(v) { w[v.value] = load<Vector>(weights + v.value * Products::kLanes); });
-            weights += kGroups * kOutputGroup;
-            unrolled<kPixels>(MT_EACH(p) {
-                const Vector x = Products::splat(bases[p.value / 3] + (p.value % 3) * pitch);
-                unrolled<kVectors>(MT_EACH(v) {
-                    sums[p.value][v.value] = Products::dot(sums[p.value][v.value], x, w[v.value]);
+            const auto splat = [&](int p) __attribute__((always_inline)) {
+                return Products::splat(bases[p / 3] + (p % 3) * pitch);
+            };
+            const auto weight = [&](int v) __attribute__((always_inline)) {
+                return load<Vector>(weights + v * Products::kLanes);
+            };
+            const auto add = [&](int p, int v, Vector x, Vector w) __attribute__((always_inline)) {
+                sums[p][v] = Products::dot(sums[p][v], x, w);
+            };
+            // The smaller side of the tile waits in registers for the larger.
+            if constexpr (kPixels > kVectors) {
+                Vector w[kVectors];
+                unrolled<kVectors>(MT_EACH(v) { w[v.value] = weight(v.value); });
+                unrolled<kPixels>(MT_EACH(p) {
+                    const Vector x = splat(p.value);
+                    unrolled<kVectors>(MT_EACH(v) { add(p.value, v.value, x, w[v.value]); });
                 });
-            });
+            } else {
+                Vector x[kPixels];
+                unrolled<kPixels>(MT_EACH(p) { x[p.value] = splat(p.value); });
+                unrolled<kVectors>(MT_EACH(v) {
+                    const Vector w = weight(v.value);
+                    unrolled<kPixels>(MT_EACH(p) { add(p.value, v.value, x[p.value], w); });
+                });
+            }
+            weights += kGroups * kOutputGroup;
             unrolled<(kPixels + 2) / 3>(MT_EACH(b) { bases[b.value] += 4; });
         }
     }

@@ -8,7 +8,7 @@ namespace MT_ISA {
 
 struct Pairs {
     using Vector = __m256i;
-    static constexpr int kLanes = 8, kPixels = 3, kTail = 1, kTailSteps = 2;
+    static constexpr int kLanes = 8, kPixels = 2, kTail = 1, kTailSteps = 1;
     static MT_INLINE Vector splat(const char* word) { return _mm256_set1_epi32(load<int32_t>(word)); }
     static MT_INLINE Vector dot(Vector sum, Vector x, Vector w) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
