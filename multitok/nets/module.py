@@ -51,6 +51,10 @@ class AutoencoderModule(nn.Module):
         whole_values: Decode to whole values (pixels), rounded as the tokenizer does.
     """
 
+    basis: torch.Tensor
+    normal: torch.Tensor
+    feature: torch.Tensor
+
     def __init__(
         self,
         net: IntegerAutoencoder,
@@ -101,7 +105,7 @@ class AutoencoderModule(nn.Module):
             [B, C, *axes] float32.
 
         Raises:
-            ShapeError: Another rank or more codebooks than there are.
+            ShapeError: Another rank, more codebooks than there are, or a size that the codes do not reach.
             CodeRangeError: A code lies outside its codebook.
         """
         if codes.ndim != 2 + self._num_axes or not 1 <= codes.shape[1] <= self.num_codebooks:
@@ -163,7 +167,10 @@ class AutoencoderModule(nn.Module):
         frames = levels.permute(0, 4, 1, 2, 3)
         planes = frames if self._num_axes == 3 else frames[:, :, 0]
         if size is not None:
-            planes = planes[(..., *(slice(n) for n in size))]
+            if len(size) != self._num_axes or any(n > m for n, m in zip(size, planes.shape[2:], strict=True)):
+                raise ShapeError(f"size={tuple(size)}: these codes hold {tuple(planes.shape[2:])}, give as much or less")
+            for axis, length in enumerate(size, 2):
+                planes = planes.narrow(axis, 0, length)
         if self._whole_values:
             return _rounded(planes + MIDDLE).clamp(0, TOP).float()
         low, high = self._window
@@ -171,8 +178,7 @@ class AutoencoderModule(nn.Module):
 
     def _latents(self, levels: torch.Tensor) -> torch.Tensor:
         """[B, T, H, W, C] to [B, t, h, w, D], integers in float64."""
-        basis: torch.Tensor = self.basis
-        linear = _rounded(fold(levels, self.config.patch) @ basis * (LATENT_SCALE / BASIS_SCALE))
+        linear = _rounded(fold(levels, self.config.patch) @ self.basis * (LATENT_SCALE / BASIS_SCALE))
         return linear + self._run("encoder", fold(levels, self.config.fine_patch))
 
     def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,8 +206,7 @@ class AutoencoderModule(nn.Module):
 
     def _reconstruct(self, latents: torch.Tensor) -> torch.Tensor:
         """[B, t, h, w, D] to levels [B, T, H, W, C] in float64."""
-        basis: torch.Tensor = self.basis
-        linear = unfold(latents @ basis.T, self.config.patch) * (1 / (LATENT_SCALE * BASIS_SCALE))
+        linear = unfold(latents @ self.basis.T, self.config.patch) * (1 / (LATENT_SCALE * BASIS_SCALE))
         branch = self._run("decoder", self._normalized(latents))
         return linear + unfold(branch, self.config.fine_patch) * OUTPUT_UNIT
 
@@ -213,8 +218,7 @@ class AutoencoderModule(nn.Module):
         predicted = decoded + self._run(f"context_{k}", self._normalized(decoded))
         if self.config.tables == 1:
             return predicted, none
-        feature: torch.Tensor = self.feature
-        own = (predicted.abs().float() * feature).round()
+        own = (predicted.abs().float() * self.feature).round()
         padded = functional.pad(own, (0, 0, 1, 1, 1, 1))
         h, w = own.shape[2:4]
         rows = padded[:, :, :h] + padded[:, :, 1 : h + 1] + padded[:, :, 2:]
@@ -238,14 +242,13 @@ class AutoencoderModule(nn.Module):
         return tables
 
     def _normalized(self, latents: torch.Tensor) -> torch.Tensor:
-        normal: torch.Tensor = self.normal
-        return _rounded(latents.float() * normal).clamp(-NORMAL_MOST, NORMAL_MOST)
+        return _rounded(latents.float() * self.normal).clamp(-NORMAL_MOST, NORMAL_MOST)
 
     def _run(self, name: str, frames: torch.Tensor) -> torch.Tensor:
         """A stack over each of the frames [B, t, h, w, C], which see their neighbours in time; in float64."""
         seen = with_neighbours(frames, self.config.taps).float()
         found: torch.Tensor = self.stacks[name](seen.flatten(0, 1))
-        return found.double().unflatten(0, seen.shape[:2])
+        return found.double().reshape(*seen.shape[:2], *found.shape[1:])
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:

@@ -99,7 +99,8 @@ class NdCodec:
         for tile, memory in way.tiles(codes.shape[1]):
             block = self.levels.encode(_cut(frames, tile, self.net.config.patch))
             found = self.net.encode_levels(block, self.num_codebooks, memory)
-            codes[(slice(None), *(span.core for span in tile))] = np.moveaxis(found[_inside(tile)], -1, 0)
+            step, row, column = (span.core for span in tile)
+            codes[:, step, row, column] = np.moveaxis(found[tuple(span.inside for span in tile)], -1, 0)
             pages.release()
 
     def decode(self, codes: NDArray[np.int32], frames: NDArray[Any], way: Pass) -> None:
@@ -112,12 +113,13 @@ class NdCodec:
         """
         pages, patch = _Pages(frames), self.net.config.patch
         for tile, memory in way.tiles(codes.shape[1]):
-            whole = codes[(slice(self.num_codebooks), *(span.whole for span in tile))]
+            step, row, column = (span.whole for span in tile)
+            whole = codes[: self.num_codebooks, step, row, column]
             levels = self.net.decode_levels(np.ascontiguousarray(np.moveaxis(whole, 0, -1)), memory)
             target, source = [], []
-            for span, step, length in zip(tile, patch, frames.shape[:3], strict=True):
-                start, stop = span.core.start * step, min(span.core.stop * step, length)
-                first = span.inside.start * step
+            for span, side, length in zip(tile, patch, frames.shape[:3], strict=True):
+                start, stop = span.core.start * side, min(span.core.stop * side, length)
+                first = span.inside.start * side
                 target.append(slice(start, stop))
                 source.append(slice(first, first + stop - start))
             frames[tuple(target)] = self.levels.decode(levels[tuple(source)])
@@ -154,7 +156,3 @@ def _cut(frames: NDArray[Any], tile: Tile, patch: Sizes) -> NDArray[Any]:
     block = frames[tuple(slice(start, stop) for start, stop in sides)]
     missing = [(0, stop - start - n) for (start, stop), n in zip(sides, block.shape[:3], strict=True)]
     return np.pad(block, [*missing, (0, 0)], mode="edge") if any(after for _, after in missing) else block
-
-
-def _inside(tile: Tile) -> tuple[slice, ...]:
-    return tuple(span.inside for span in tile)

@@ -14,7 +14,7 @@ Sizes that the patch does not divide repeat their edge on the right, below and a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -122,7 +122,7 @@ class NdVq(TokenizerBase[NDArray[Any]]):
         """
         if not 1 <= count <= self._spec.num_codebooks:
             raise SpecError(f"first_codebooks({count}): give 1 to {self._spec.num_codebooks}")
-        return self.restored(self._net, **{**self._options(), "num_codebooks": count})
+        return self._made(self._net, {**self._options(), "num_codebooks": count})
 
     def encode(self, raw: NDArray[Any], /) -> Codes:
         """Codes of one raw array.
@@ -225,7 +225,11 @@ class NdVq(TokenizerBase[NDArray[Any]]):
         if "autoencoder" not in options:
             raise TypeError("the configuration lacks 'autoencoder'")
         net = IntegerAutoencoder(AutoencoderConfig(**options.pop("autoencoder")), tensors)
-        return cls.restored(net, **options)
+        tokenizer = cls._made(net, options)
+        absent = tokenizer.get_config().keys() - config.keys()
+        if absent:
+            raise SpecError(f"the configuration lacks {', '.join(sorted(absent))}: copy the whole of it")
+        return tokenizer
 
     def codec(self, num_codebooks: int | None = None) -> NdCodec:
         """What runs the autoencoder over frames.
@@ -261,11 +265,6 @@ class NdVq(TokenizerBase[NDArray[Any]]):
         if 0 in codes.extent[part:]:
             raise ShapeError(f"codes of extent {codes.extent}: every axis is at least 1 long")
 
-    @classmethod
-    @abstractmethod
-    def restored(cls, net: IntegerAutoencoder, **options: Any) -> Self:
-        """Rebuild from an autoencoder and the rest of the configuration."""
-
     @abstractmethod
     def check_raw(self, raw: NDArray[Any]) -> None:
         """Raise unless `raw` has the rank, dtype and values of this modality."""
@@ -277,6 +276,12 @@ class NdVq(TokenizerBase[NDArray[Any]]):
     @abstractmethod
     def raw_shape(self, extent: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the raw array of this extent."""
+
+    @classmethod
+    def _made(cls, net: IntegerAutoencoder, options: Mapping[str, Any]) -> Self:
+        # The constructors of the kinds differ in what follows the autoencoder.
+        make: Callable[..., Self] = cls
+        return make(net, **options)
 
     def _options(self) -> dict[str, Json]:
         return {"name": self._spec.name, "num_codebooks": self._spec.num_codebooks}

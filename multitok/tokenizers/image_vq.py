@@ -7,7 +7,7 @@ top. They also depend on what lies around, as far as the nets reach.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,6 @@ from multitok.protocol import Modality
 from multitok.tokenizers._nd_levels import PixelLevels
 from multitok.tokenizers._nd_vq import NdVq
 from multitok.tokenizers._pixels import check_pixels
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class ImageVq(NdVq):
@@ -42,11 +39,6 @@ class ImageVq(NdVq):
         super().__init__(net, PixelLevels(), num_codebooks, name)
         if net.config.patch[0] != 1:
             raise SpecError(f"patch={net.config.patch}: an image has one frame, give (1, height, width)")
-
-    @classmethod
-    def restored(cls, net: IntegerAutoencoder, *, num_codebooks: int, name: str) -> Self:
-        """Rebuild from an autoencoder and the rest of the configuration."""
-        return cls(net, num_codebooks=num_codebooks, name=name)
 
     def check_raw(self, raw: NDArray[Any]) -> None:
         """Raise unless `raw` is uint8 [H, W, 3]."""

@@ -12,7 +12,7 @@ its last frame, one frame alone is a clip, and decoding crops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from multitok.tokenizers._nd_levels import PixelLevels
 from multitok.tokenizers._nd_stream import DecodeStream, EncodeStream
 from multitok.tokenizers._nd_vq import NdVq
 from multitok.tokenizers._pixels import check_pixels
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class VideoVq(NdVq):
@@ -45,11 +42,6 @@ class VideoVq(NdVq):
 
     def __init__(self, net: IntegerAutoencoder, *, num_codebooks: int | None = None, name: str | None = None) -> None:
         super().__init__(net, PixelLevels(), num_codebooks, name)
-
-    @classmethod
-    def restored(cls, net: IntegerAutoencoder, *, num_codebooks: int, name: str) -> Self:
-        """Rebuild from an autoencoder and the rest of the configuration."""
-        return cls(net, num_codebooks=num_codebooks, name=name)
 
     def check_raw(self, raw: NDArray[Any]) -> None:
         """Raise unless `raw` is uint8 [T, H, W, 3]."""

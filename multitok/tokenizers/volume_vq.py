@@ -10,7 +10,7 @@ A spectrogram or a series [N, C] is a volume of one slice, `x[None]`, for an aut
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from multitok.protocol import Json, Modality
 from multitok.tokenizers._nd_levels import WindowLevels
 from multitok.tokenizers._nd_vq import NdVq
 from multitok.tokenizers._voxels import check_voxels
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class VolumeVq(NdVq):
@@ -57,11 +54,6 @@ class VolumeVq(NdVq):
     def window(self) -> tuple[float, float]:
         """(low, high) intensities that the levels cover."""
         return self._window
-
-    @classmethod
-    def restored(cls, net: IntegerAutoencoder, *, window: Sequence[float], num_codebooks: int, name: str) -> Self:
-        """Rebuild from an autoencoder and the rest of the configuration."""
-        return cls(net, window=window, num_codebooks=num_codebooks, name=name)
 
     def check_raw(self, raw: NDArray[Any]) -> None:
         """Raise unless `raw` is finite float32 [Z, Y, X]."""

@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_linear_part_where_the_branches_are_silent() 
     values = torch.full((1, 3, 8, 8), 128.0, requires_grad=True)
     weights = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     module = tokenizer.module
-    # Levels beyond the ends of the range have no gradient; codes of zero latents are small enough here or not at all.
+    # Before pixels are cut off at 0 and 255: beyond the ends there is no gradient.
     outputs = module._reconstruct(_straight(module, values))
     frames = outputs[:, 0].permute(0, 3, 1, 2)
     (frames * weights).sum().backward()
@@ -134,8 +134,8 @@ def _straight(module: Any, values: torch.Tensor) -> torch.Tensor:
     return module._quantize(latents.detach())[1] + (latents - latents.detach())
 
 
-def test_an_adversary_moves_the_codes_by_gradient() -> None:
-    """A training loop in small: pixels that follow the gradient come closer to a target's reconstruction."""
+def test_pixels_can_be_fitted_through_the_module() -> None:
+    """A training loop in small: pixels that follow the gradient come closer to what a target decodes to."""
     _, values = batch_of(VOLUME, (2, 8, 8), 1)
     target = VOLUME.module(values)
     pixels = torch.full_like(values, sum(WINDOW) / 2).requires_grad_()
@@ -158,6 +158,9 @@ def test_tensors_that_do_not_fit() -> None:
     for shape in ((1, 4, 2, 2), (1, 3, 2), (1, 0, 2, 2)):
         with pytest.raises(ShapeError, match=r"give \[B, n, \*grid\], n from 1 to 3"):
             module.decode(torch.zeros(shape, dtype=torch.long))
+    for size in ((8, 5), (8,), (9, 4)):
+        with pytest.raises(ShapeError, match=r"these codes hold \(8, 4\)"):
+            module.decode(torch.zeros((1, 1, 2, 2), dtype=torch.long), size)
     for bad in (-1, 16):
         with pytest.raises(CodeRangeError, match=f"code {bad} in codebook 0: allowed are 0 to 15"):
             module.decode(torch.full((1, 1, 2, 2), bad))

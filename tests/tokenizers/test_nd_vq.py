@@ -402,6 +402,7 @@ def test_tensors_that_do_not_fit(state: dict[str, NDArray[Any]], message: str) -
         ({"num_codebooks": 4}, SpecError),
         ({"num_codebooks": 0}, SpecError),
         ({"window": [1, 0]}, SpecError),
+        ({"window": None}, TypeError),
         ({"surplus": 1}, TypeError),
         ({"autoencoder": {**VOLUME.net.config.to_json(), "depth": 3}}, TypeError),
         ({"autoencoder": {**VOLUME.net.config.to_json(), "latent_dim": 7}}, SpecError),
@@ -417,6 +418,13 @@ def test_configurations_that_do_not_fit(change: dict[str, Any], error: type[Exce
     (folder / "config.json").write_text(json.dumps(data))
     with pytest.raises(CheckpointError, match="do not fit kind 'volume-vq'"):
         multitok.load(folder)
+
+
+@pytest.mark.parametrize("key", ["name", "num_codebooks", "window"])
+def test_configurations_that_lack_something(key: str) -> None:
+    configuration = {name: value for name, value in VOLUME.get_config().items() if name != key}
+    with pytest.raises(SpecError, match=f"lacks {key}"):
+        VolumeVq.from_state(configuration, VOLUME.get_tensors())
 
 
 @pytest.mark.parametrize("kind", ["image-vq", "video-vq", "volume-vq"])
