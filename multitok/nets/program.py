@@ -235,6 +235,8 @@ def _after(op: Op, kind: str, channels: int, *, last: bool) -> tuple[str, int]:
         if (op.output == "s32") != last:
             raise SpecError(f"gives {op.output}: the last operation, and no other, gives s32")
         return op.output, op.outputs
+    if not isinstance(op, (ResidualOp, QuantizeOp, Fold2Op, Unfold2Op)):
+        raise SpecError("not an operation of a stack")
     takes = "u8" if isinstance(op, Fold2Op) else "s16"
     if kind != takes:
         raise SpecError(f"takes {takes}, is given {kind}")
@@ -246,11 +248,9 @@ def _after(op: Op, kind: str, channels: int, *, last: bool) -> tuple[str, int]:
         return "u8", channels
     if isinstance(op, Fold2Op):
         return "u8", 4 * channels
-    if isinstance(op, Unfold2Op):
-        if channels % 4:
-            raise SpecError(f"takes a multiple of 4 channels, is given {channels}")
-        return "s16", channels // 4
-    raise SpecError("not an operation of a stack")
+    if channels % 4:
+        raise SpecError(f"takes a multiple of 4 channels, is given {channels}")
+    return "s16", channels // 4
 
 
 def _check_conv(op: ConvOp, kind: str, channels: int) -> None:

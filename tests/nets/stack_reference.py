@@ -23,11 +23,12 @@ def run(program: StackProgram, values: NDArray[np.int16]) -> NDArray[np.int32]:
     """What the program gives for values [N, H, W, I]."""
     now = values.astype(np.int64)
     for op in program.ops:
-        now = _apply(op, now)
+        now = apply(op, now)
     return now.astype(np.int32)
 
 
-def _apply(op: Op, x: Ints) -> Ints:
+def apply(op: Op, x: Ints) -> Ints:
+    """What one operation gives."""
     if isinstance(op, ConvOp):
         return _conv(op, x)
     if isinstance(op, QuantizeOp):
@@ -60,7 +61,8 @@ def _conv(op: ConvOp, x: Ints) -> Ints:
         for column in range(op.side):
             acc += padded[:, row : row + h, column : column + w] @ op.weights[:, row, column].astype(np.int64).T
     assert np.abs(acc).max(initial=0) < 2**24
-    y = np.rint(acc.astype(np.float32) * op.scale).astype(np.float64)
+    with np.errstate(over="ignore"):
+        y = np.rint(acc.astype(np.float32) * op.scale).astype(np.float64)
     low, high = {"u8": (0, 255), "s16": (-32768, 32767), "s32": (-(2**31), 2**31 - 1)}[op.output]
     return np.clip(y, low, high).astype(np.int64)
 
