@@ -69,6 +69,6 @@ class TrainingOptions:
             raise SpecError(f"tensorboard={self.tensorboard!r}: give 'auto', 'on' or 'off'")
 
     def to_json(self) -> dict[str, Json]:
-        """What the outcome depends on, as JSON values: not how it is watched and by how many threads it is read."""
+        """What the outcome depends on, as JSON values: not how it is watched, kept or read."""
         shown: dict[str, Any] = asdict(self)
-        return {key: value for key, value in shown.items() if key not in ("workers", "tensorboard")}
+        return {key: value for key, value in shown.items() if key not in ("workers", "tensorboard", "save_every")}

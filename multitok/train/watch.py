@@ -1,9 +1,10 @@
 """What a user sees of a training run: a live view on a terminal, plain lines elsewhere, TensorBoard files.
 
-step 1,250 of 7,500   loss 5.31   28.4 dB   0.41 MPx/s   1:02:10 left
-held out   23.6   26.4   27.9   28.6 dB with 1 to 4 codebooks
-codebook   1: 97% used, perplexity 702 ...
-and, on a terminal with colours, two held-out pictures above what the codes make of them
+    step 1,250 of 7,500   loss 5.31   28.4 dB   0.41 MPx/s   1:02:10 left
+    codebooks, perplexity   1: 97% used, 702   2: 99% used, 768 ...
+    held out   23.60   26.42   27.91   28.64 dB with 1 to 4 codebooks
+
+and, on a terminal with colours, held-out pictures beside what the codes make of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 # Seconds between two plain lines, and between two looks of the live view.
 _LINE_S, _LOOK_S = 10.0, 0.5
-_PICTURES, _COLUMNS = 2, 30
+# Side of a picture in half blocks: with the figures it fits on a terminal of 24 lines and 80 columns.
+_SIDE = 32
 
 
 class Moment(NamedTuple):
@@ -147,7 +149,7 @@ class Watch:
                 shown = "   ".join(f"{k}: {use:.0%} used, {p:.0f}" for k, (use, p) in enumerate(each, 1))
                 parts.append(Text(f"codebooks, perplexity   {shown}"))
         if self._measured is not None:
-            parts += [Text(_quality(self._measured.psnr)), blocks(self._measured.pictures)]
+            parts += [Text(_quality(self._measured.psnr)), blocks(self._measured.pictures, self._live.console.width)]
         self._live.update(Group(*parts), refresh=True)
 
     def _line(self, moment: Moment) -> str:
@@ -158,11 +160,12 @@ class Watch:
         )
 
 
-def blocks(pictures: NDArray[np.uint8]) -> Any:
-    """The first pictures of a sheet as coloured half blocks, for a terminal.
+def blocks(pictures: NDArray[np.uint8], columns: int) -> Any:
+    """The first pictures of a sheet as coloured half blocks, each original left of what was decoded.
 
     Args:
         pictures: [rows, columns, 3], as `Measured.pictures`: two rows of squares.
+        columns: Of the terminal.
 
     Returns:
         A `rich.text.Text`.
@@ -172,14 +175,15 @@ def blocks(pictures: NDArray[np.uint8]) -> Any:
     from rich.text import Text
 
     side = pictures.shape[0] // 2
-    cut = pictures[:, : _PICTURES * side]
-    columns = _COLUMNS * cut.shape[1] // side
-    small = np.asarray(Image.fromarray(cut).resize((columns, 2 * _COLUMNS), Image.Resampling.BOX))
+    count = min(max(columns // (2 * _SIDE), 1), pictures.shape[1] // side)
+    squares = [pictures[row : row + side, side * k : side * (k + 1)] for k in range(count) for row in (0, side)]
+    small = [np.asarray(Image.fromarray(each).resize((_SIDE, _SIDE), Image.Resampling.BOX)) for each in squares]
+    joint = np.concatenate(small, 1)
     text = Text()
-    for upper, lower in zip(small[::2], small[1::2], strict=True):
+    for upper, lower in zip(joint[::2], joint[1::2], strict=True):
         for top, bottom in zip(upper.tolist(), lower.tolist(), strict=True):
-            colours = ("#{:02x}{:02x}{:02x}".format(*each) for each in (top, bottom))
-            text.append("▀", Style(color=next(colours), bgcolor=next(colours)))
+            colours = ["#{:02x}{:02x}{:02x}".format(*each) for each in (top, bottom)]
+            text.append("▀", Style(color=colours[0], bgcolor=colours[1]))
         text.append("\n")
     return text
 
