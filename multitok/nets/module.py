@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from multitok.codebook import nearest_code
+from multitok.codebook import Codebook, nearest_code
 from multitok.errors import CodeRangeError, ShapeError
 from multitok.nets.integer import (
     BASIS_SCALE,
@@ -168,7 +168,7 @@ class AutoencoderModule(nn.Module):
         planes = frames if self._num_axes == 3 else frames[:, :, 0]
         if size is not None:
             if len(size) != self._num_axes or any(n > m for n, m in zip(size, planes.shape[2:], strict=True)):
-                raise ShapeError(f"size={tuple(size)}: these codes hold {tuple(planes.shape[2:])}, give as much or less")
+                raise ShapeError(f"size={tuple(size)}: these codes hold {tuple(planes.shape[2:])}, give no more")
             for axis, length in enumerate(size, 2):
                 planes = planes.narrow(axis, 0, length)
         if self._whole_values:
@@ -179,6 +179,8 @@ class AutoencoderModule(nn.Module):
     def _latents(self, levels: torch.Tensor) -> torch.Tensor:
         """[B, T, H, W, C] to [B, t, h, w, D], integers in float64."""
         linear = _rounded(fold(levels, self.config.patch) @ self.basis * (LATENT_SCALE / BASIS_SCALE))
+        if self.config.encoder_blocks is None:
+            return linear
         return linear + self._run("encoder", fold(levels, self.config.fine_patch))
 
     def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,10 +189,31 @@ class AutoencoderModule(nn.Module):
             decoded, codes = torch.zeros_like(latents), []
             for k in range(self.num_codebooks):
                 predicted, table = self._predict(k, decoded)
-                code = self._look_up(k, latents - predicted, table)
-                decoded = predicted + self._rows(k)[table, code]
+                code, decoded = self._choose(k, latents, predicted, table)
                 codes.append(code)
         return torch.stack(codes, -1), decoded
+
+    def _choose(
+        self, k: int, latents: torch.Tensor, predicted: torch.Tensor, table: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes of codebook k and what they decode to, as `IntegerAutoencoder` chooses them."""
+        rows, last = self._rows(k), k == self.num_codebooks - 1
+        nearest = self._nearest(k, latents - predicted, table, 1 if last else self.config.lookahead)
+        codes, decoded = nearest[..., 0], predicted + rows[table, nearest[..., 0]]
+        if last or self.config.lookahead == 1:
+            return codes, decoded
+        following, next_table = self._predict(k + 1, decoded)
+        said, least = following - decoded, torch.full(table.shape, torch.inf, dtype=torch.float64, device=table.device)
+        for candidate in nearest.unbind(-1):
+            after = predicted + rows[table, candidate]
+            left = latents - after - said
+            left = left - self._rows(k + 1)[next_table, self._nearest(k + 1, left, next_table, 1)[..., 0]]
+            distance = left.double().square().sum(-1)
+            better = distance < least
+            least = torch.where(better, distance, least)
+            codes = torch.where(better, candidate, codes)
+            decoded = torch.where(better[..., None], after, decoded)
+        return codes, decoded
 
     def _dequantize(self, codes: torch.Tensor) -> torch.Tensor:
         """[B, t, h, w, n] int64 to [B, t, h, w, D]."""
@@ -227,15 +250,15 @@ class AutoencoderModule(nn.Module):
         centres: torch.Tensor = getattr(self, f"prototypes_{k}")
         return predicted, nearest_code(features.flatten(0, -2), centres).reshape(none.shape).long()
 
-    def _look_up(self, k: int, residual: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Nearest code to each residual [B, t, h, w, D] in its table of codebook k."""
+    def _nearest(self, k: int, residual: torch.Tensor, table: torch.Tensor, count: int) -> torch.Tensor:
+        """The nearest codes to each residual [B, t, h, w, D] in its table, nearest first: [B, t, h, w, count]."""
         flat, chosen, rows = residual.float().flatten(0, -2), table.flatten(), self._rows(k)
-        codes = torch.zeros_like(chosen)
+        codes = chosen.new_zeros(len(chosen), count)
         for index in range(len(rows)):
             where = (chosen == index).nonzero()[:, 0]
             if len(where):
-                codes[where] = nearest_code(flat[where], rows[index]).long()
-        return codes.reshape(table.shape)
+                codes[where] = Codebook(rows[index].float()).search(flat[where], k=count).codes.long()
+        return codes.reshape(*table.shape, count)
 
     def _rows(self, k: int) -> torch.Tensor:
         tables: torch.Tensor = getattr(self, f"codebook_{k}")

@@ -22,9 +22,10 @@ from multitok.nets.integer import IntegerAutoencoder, Memory, Reach
 from multitok.tokenizers._nd_levels import Levels
 from multitok.tokenizers._nd_tiles import Span, Tile, core_sizes, spans
 
-# Grid positions, and raw values, that are worked on at once; they bound the memory, not the result.
-TILE_POSITIONS = 2**15
-TILE_VALUES = 2**23
+# Grid positions, and raw values each way, that are worked on at once; they bound the memory, not the result. Decoding
+# holds its values in float64.
+TILE_POSITIONS = 2**16
+ENCODE_VALUES, DECODE_VALUES = 2**24, 2**23
 
 
 class Pass:
@@ -74,18 +75,17 @@ class NdCodec:
     def __init__(self, net: IntegerAutoencoder, levels: Levels, num_codebooks: int) -> None:
         self.net, self.levels, self.num_codebooks = net, levels, num_codebooks
 
-    @property
-    def most(self) -> int:
-        """Grid positions of a tile."""
-        return max(1, min(TILE_POSITIONS, TILE_VALUES // self.net.config.patch_length))
+    def most(self, values: int = DECODE_VALUES) -> int:
+        """Grid positions of a tile of so many raw values."""
+        return max(1, min(TILE_POSITIONS, values // self.net.config.patch_length))
 
     def encode_pass(self, grid: Sizes) -> Pass:
         """A way through frames to codes."""
-        return Pass(grid, self.net.encode_reach(self.num_codebooks), self._causal, self.most)
+        return Pass(grid, self.net.encode_reach(self.num_codebooks), self._causal, self.most(ENCODE_VALUES))
 
     def decode_pass(self, grid: Sizes) -> Pass:
         """A way through codes to frames."""
-        return Pass(grid, self.net.decode_reach(self.num_codebooks), self._causal, self.most)
+        return Pass(grid, self.net.decode_reach(self.num_codebooks), self._causal, self.most(DECODE_VALUES))
 
     def encode(self, frames: NDArray[Any], codes: NDArray[np.int32], way: Pass) -> None:
         """Code the next frames.

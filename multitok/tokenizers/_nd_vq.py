@@ -309,7 +309,7 @@ class NdVq(TokenizerBase[NDArray[Any]]):
         groups = []
         for shape, indices in by_shape.items():
             t, h, w = self._grid(shape)
-            size = self.codec().most // (t * h * w)
+            size = self.codec().most() // (t * h * w)
             if size > 1:
                 groups += [indices[i : i + size] for i in range(0, len(indices), size)]
         return groups
