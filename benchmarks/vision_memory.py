@@ -3,8 +3,9 @@
 Encodes and decodes a memory-mapped picture of 32,768 x 32,768 pixels and an hour of video (25 frames a second), and a
 smaller one of each, every one in a process of its own, and prints the peak resident memory (VmHWM of /proc). That
 includes Python, its libraries, all pages of the files that are mapped, and all codes of the picture; the video is a
-stream, whose codes are counted and dropped, and two minutes of it are decoded. Without checkpoints autoencoders of the usual size with random weights are
-taken: what they compute differs, what they hold does not. The temporary folder needs 7 GB.
+stream, whose codes are counted and dropped, and two minutes of it are decoded. Without checkpoints autoencoders of the
+usual size with random weights are taken: what they compute differs, what they hold does not. The temporary folder
+needs 7 GB.
 """
 
 from __future__ import annotations
@@ -181,9 +182,10 @@ def main() -> None:
     print("| input | encode | peak | decode | peak | before |\n|---|---|---|---|---|---|")
     for row in rows:
         encode, decode = (row["megapixels"] / row[key] for key in ("encode_s", "decode_s"))
+        peaks = [f"{row[key]:.0f} MB" for key in ("encode_peak_mb", "decode_peak_mb", "start_peak_mb")]
         print(
-            f"| {row['input']} | {row['encode_s']:.0f} s, {encode:.1f} MPx/s | {row['encode_peak_mb']:.0f} MB | "
-            f"{row['decode_s']:.0f} s, {decode:.1f} MPx/s | {row['decode_peak_mb']:.0f} MB | {row['start_peak_mb']:.0f} MB |"
+            f"| {row['input']} | {row['encode_s']:.0f} s, {encode:.1f} MPx/s | {peaks[0]} | "
+            f"{row['decode_s']:.0f} s, {decode:.1f} MPx/s | {peaks[1]} | {peaks[2]} |"
         )
     worst = max(row["encode_peak_mb"] for row in rows)
     print(f"\nmost for encoding: {worst:.0f} MB, wanted at most {WANTED_MB} MB")
