@@ -19,6 +19,7 @@ from multitok import __version__
 from multitok.checkpoint import load, shipped_checkpoints
 from multitok.codebook import native
 from multitok.errors import MultitokError
+from multitok.nets import native as native_nets
 from multitok.protocol import Json
 from multitok.registry import built_in, kinds
 
@@ -75,7 +76,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; imports the base packages, so it takes seconds."""
-    return [*_machine(), *_packages(), *_codebook_search(), *_extras(), *_checkpoints()]
+    return [*_machine(), *_packages(), *_codebook_search(), *_integer_nets(), *_extras(), *_checkpoints()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -158,6 +159,20 @@ def _native_path(size: int, dim: int) -> str:
     values = np.zeros((size, dim), np.float32)
     matrix = native.Matrix(values.ctypes.data, "float32", size, dim, dim)
     return native.NativeCodebook(matrix, metric="l2").path(count=1000)
+
+
+def _integer_nets() -> Iterator[Finding]:
+    reason = native_nets.available()
+    if reason is not None:
+        cause, _, fix = reason.partition("; ")
+        yield Finding("Neural tokenizers", "integer nets", "absent", f"{cause}; torch runs them, slower", fix)
+        return
+    try:
+        path = native_nets.chosen_path()
+    except MultitokError as error:
+        yield Finding("Neural tokenizers", "integer nets", "broken", str(error), "unset MULTITOK_NATIVE_PATH")
+    else:
+        yield Finding("Neural tokenizers", "integer nets", "ok", f"native {path}, threads: {native.thread_count()}")
 
 
 def _extras() -> Iterator[Finding]:

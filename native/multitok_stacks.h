@@ -56,8 +56,6 @@ MT_EXPORT const char* mt_stack_path_name(int32_t path);
    MT_UNSUPPORTED: the path does not run here, or the operations do not fit together. */
 MT_EXPORT int32_t mt_stack_new(const mt_stack_op* ops, int64_t count, int32_t path, mt_stack** stack);
 MT_EXPORT void mt_stack_free(mt_stack* stack);
-/* The path that runs it. */
-MT_EXPORT int32_t mt_stack_path(const mt_stack* stack);
 
 /* `output` [N, H', W', O] of `input` [N, H, W, I], both in C order; every fold of the stack finds even sizes. `pool` or
    NULL for one thread. A thread's working memory grows with W, not with N or H. */

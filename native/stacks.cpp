@@ -62,7 +62,6 @@ struct OutOfRange {};
 struct mt_stack {
     std::vector<multitok::Stage> stages;
     const multitok::StackPath* path = nullptr;
-    int32_t path_number = MT_STACK_AUTO;
     int64_t inputs = 0, outputs = 0;
     int folds = 0;        // both sides of the input are multiples of 2^folds
     double products = 0;  // for a pixel of the input
@@ -227,7 +226,6 @@ bool make(const mt_stack_op* ops, int64_t count, int32_t path, mt_stack* stack) 
         }
     }
     stack->path = path_of(path);
-    stack->path_number = path;
     if (count < 2 || ops[0].kind != MT_OP_CONV || ops[0].inputs < 1) return false;
     Stage load;
     load.channels = ops[0].inputs;
@@ -473,8 +471,6 @@ int32_t mt_stack_new(const mt_stack_op* ops, int64_t count, int32_t path, mt_sta
 }
 
 void mt_stack_free(mt_stack* stack) { delete stack; }
-
-int32_t mt_stack_path(const mt_stack* stack) { return stack->path_number; }
 
 int32_t mt_stack_run(const mt_stack* stack, mt_pool* pool, const int16_t* input, int64_t frames, int64_t height,
                      int64_t width, int32_t* output) {

@@ -24,7 +24,6 @@ from multitok.nets.program import INPUT_HIGH, INPUT_LOW, ConvOp, Fold2Op, Quanti
 
 # The numbers of native/multitok_codebook.h and native/multitok_stacks.h.
 _OK, _NOT_FINITE, _OUT_OF_MEMORY, _UNSUPPORTED, _OUT_OF_RANGE = range(5)
-_AUTO = 0
 _CONV, _QUANTIZE, _FOLD2, _UNFOLD2 = range(4)
 _OUTPUTS = {"u8": 0, "s16": 1, "s32": 3}
 _S16_ADDED = 2
@@ -61,12 +60,29 @@ def supported_paths() -> list[str]:
     return [name for name, number in _path_numbers().items() if bits >> number & 1]
 
 
+def chosen_path(path: str | None = None) -> str:
+    """Name of the path that runs a stack; needs `available`.
+
+    Args:
+        path: One to take; None: MULTITOK_NATIVE_PATH where a stack has such a path, else the fastest.
+
+    Raises:
+        SpecError: The path is unknown or does not run here.
+    """
+    supported, asked = supported_paths(), os.environ.get("MULTITOK_NATIVE_PATH")
+    if path is None:
+        path = asked if asked in _path_numbers() else supported[-1]
+    if path not in supported:
+        raise SpecError(f"path {path!r} is none that runs here; those are: {', '.join(supported)}")
+    return path
+
+
 class NativeStack:
     """A program prepared by the library, which copies the weights. Immutable; needs `available`.
 
     Args:
         program: What to run.
-        path: Name of the path; None: MULTITOK_NATIVE_PATH where a stack has such a path, else the fastest.
+        path: As for `chosen_path`.
 
     Raises:
         SpecError: The path is unknown or does not run here.
@@ -74,15 +90,12 @@ class NativeStack:
     """
 
     def __init__(self, program: StackProgram, *, path: str | None = None) -> None:
-        library, numbers = _library(), _path_numbers()
-        asked = os.environ.get("MULTITOK_NATIVE_PATH")
-        named = asked if path is None and asked in numbers else path
-        if named is not None and named not in supported_paths():
-            raise SpecError(f"path {named!r} is none that runs here; those are: {', '.join(supported_paths())}")
+        library = _library()
+        self.path = chosen_path(path)
         ops = list(_lowered(program))
         handle = ctypes.c_void_p()
         status = library.mt_stack_new(
-            (_Op * len(ops))(*ops), len(ops), _AUTO if named is None else numbers[named], ctypes.byref(handle)
+            (_Op * len(ops))(*ops), len(ops), _path_numbers()[self.path], ctypes.byref(handle)
         )
         if status == _OUT_OF_MEMORY:
             raise MemoryError("the native library ran out of memory")
@@ -92,12 +105,6 @@ class NativeStack:
         self._call = library.mt_stack_run
         # Not at exit: a daemon thread may still be running it then, and the memory goes with the process.
         weakref.finalize(self, library.mt_stack_free, handle).atexit = False
-
-    @property
-    def path(self) -> str:
-        """Name of the path that runs it."""
-        number = _library().mt_stack_path(self._handle)
-        return next(name for name, known in _path_numbers().items() if known == number)
 
     def run(self, values: NDArray[np.int16], *, threads: int | None = None) -> NDArray[np.int32]:
         """Run the stack over frames. Each thread's working memory grows with W, not with N or H.
@@ -176,7 +183,6 @@ def _load() -> ctypes.CDLL | str:
         "mt_stack_path_name": (ctypes.c_char_p, (i32,)),
         "mt_stack_new": (i32, (pointer, i64, i32, pointer)),
         "mt_stack_free": (None, (pointer,)),
-        "mt_stack_path": (i32, (pointer,)),
         "mt_stack_run": (i32, (pointer, pointer, pointer, i64, i64, i64, pointer)),
     }
     for name, (result, arguments) in signatures.items():

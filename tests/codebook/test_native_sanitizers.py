@@ -28,13 +28,10 @@ def test_random_searches_with_the_library_in_use(tmp_path: Path) -> None:
     assert _paths_in(run_program(program, "500", "0")) == {"auto", *native.supported_paths()}
 
 
-@pytest.fixture(scope="module", params=SANITIZERS)
-def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exercise, linked with the library, both compiled with one of the sanitizers."""
+def sanitized_library(folder: Path, sanitizer: str) -> tuple[Path, tuple[str, ...]]:
+    """The library compiled with the sanitizer, and the flags for a program that calls it."""
     if shutil.which("cmake") is None or shutil.which("g++") is None:
         pytest.skip("needs cmake and g++")
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    sanitizer = SANITIZERS[request.param]
     defines = (f"-DMULTITOK_SANITIZE={sanitizer}", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DCMAKE_CXX_COMPILER=g++")
     for command in (
         ["cmake", "-S", str(NATIVE), "-B", str(folder), *defines],
@@ -42,8 +39,15 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    flags = ("-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
-    return compile_program(folder / "search", EXERCISE, folder / native.LIBRARY, flags=flags)
+    return folder / native.LIBRARY, ("-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
+
+
+@pytest.fixture(scope="module", params=SANITIZERS)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exercise, linked with the library, both compiled with one of the sanitizers."""
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    library, flags = sanitized_library(folder, SANITIZERS[request.param])
+    return compile_program(folder / "search", EXERCISE, library, flags=flags)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from multitok import doctor
 from multitok.codebook import native as codebook_native
 from multitok.errors import InputError, ShapeError, SpecError
 from multitok.nets import native
@@ -201,6 +202,24 @@ class TestRefusals:
         assert NativeStack(self.program).path == "portable"
         monkeypatch.setenv("MULTITOK_NATIVE_PATH", "amx")  # a path of codebooks only
         assert NativeStack(self.program).path == PATHS[-1]
+
+
+class TestDoctor:
+    def test_names_the_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MULTITOK_NATIVE_PATH", "portable")
+        (finding,) = doctor._integer_nets()
+        assert finding.state == "ok"
+        assert finding.value.startswith("native portable, threads: ")
+
+    def test_says_what_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(native, "supported_paths", lambda: ["portable"])
+        monkeypatch.setenv("MULTITOK_NATIVE_PATH", "avx512-vnni")
+        (finding,) = doctor._integer_nets()
+        assert (finding.state, finding.fix) == ("broken", "unset MULTITOK_NATIVE_PATH")
+        monkeypatch.setenv("MULTITOK_NATIVE", "0")
+        (finding,) = doctor._integer_nets()
+        assert (finding.state, finding.fix) == ("absent", "unset MULTITOK_NATIVE")
+        assert "torch runs them, slower" in finding.value
 
 
 class TestAbsence:
