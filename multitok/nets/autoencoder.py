@@ -68,9 +68,10 @@ class VqAutoencoder(nn.Module):
         self.config = config
         d, taps = config.latent_dim, len(config.taps)
         fine_values = config.patch_length // 4
-        self.encoder = EncoderStack(
-            fine_values * taps, config.fine_width, config.coarse_width, d, config.encoder_blocks
-        )
+        self.encoder: EncoderStack | None = None
+        if config.encoder_blocks is not None:
+            widths = config.fine_width, config.coarse_width
+            self.encoder = EncoderStack(fine_values * taps, *widths, d, config.encoder_blocks)
         self.contexts = nn.ModuleList(
             ContextStack(d * taps, config.context_width, d) for _ in range(config.num_codebooks - 1)
         )
@@ -97,6 +98,8 @@ class VqAutoencoder(nn.Module):
     def latents(self, levels: torch.Tensor, autocast: bool = False) -> torch.Tensor:
         """Stem and encoder: levels [B, T, H, W, C] to z [B, t, h, w, D]."""
         linear = fold(levels, self.config.patch) @ self.basis
+        if self.encoder is None:
+            return linear
         fine = with_neighbours(fold(levels / INPUT_LEVELS, self.config.fine_patch), self.config.taps)
         return linear + _frames(self.encoder, fine, autocast) * self.spread
 

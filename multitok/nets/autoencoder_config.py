@@ -24,8 +24,10 @@ class AutoencoderConfig:
         fine_width: Channels of the nets at half the grid's step.
         coarse_width: Channels at the grid.
         context_width: Channels of the context nets.
-        encoder_blocks: Residual blocks of the encoder, (fine, coarse).
+        encoder_blocks: Residual blocks of the encoder, (fine, coarse); None leaves the linear stem alone.
         decoder_blocks: Residual blocks of the decoder, (fine, coarse).
+        lookahead: How many of the nearest codes are tried for what they leave to the next codebook; 1 takes the
+            nearest. Encoding only.
 
     Raises:
         SpecError: A size cannot be.
@@ -40,12 +42,14 @@ class AutoencoderConfig:
     fine_width: int = 64
     coarse_width: int = 128
     context_width: int = 96
-    encoder_blocks: tuple[int, int] = (2, 2)
+    encoder_blocks: tuple[int, int] | None = (2, 2)
     decoder_blocks: tuple[int, int] = (2, 2)
+    lookahead: int = 1
 
     def __post_init__(self) -> None:
         for field in ("patch", "codebook_sizes", "taps", "encoder_blocks", "decoder_blocks"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
+            value = getattr(self, field)
+            object.__setattr__(self, field, None if value is None else tuple(value))
         if len(self.patch) != 3 or min(self.patch) < 1 or self.patch[1] % 2 or self.patch[2] % 2:
             raise SpecError(f"patch={self.patch}: give (pt, ph, pw), ph and pw even")
         if self.taps not in ((0,), (-1, 0), (-1, 0, 1)):
@@ -55,6 +59,9 @@ class AutoencoderConfig:
                 f"latent_dim={self.latent_dim}, codebook_sizes={self.codebook_sizes}, tables={self.tables}: "
                 f"give 1 to {self.patch_length} latents, at least one codebook and one table"
             )
+
+        if not 1 <= self.lookahead <= min(16, *self.codebook_sizes):
+            raise SpecError(f"lookahead={self.lookahead}: give 1 to 16, at most the size of a codebook")
 
     @property
     def patch_length(self) -> int:

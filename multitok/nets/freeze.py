@@ -91,7 +91,9 @@ def thaw(integer: IntegerAutoencoder) -> VqAutoencoder:
 
 
 def _stacks(model: VqAutoencoder) -> dict[str, nn.Module]:
-    stacks: dict[str, nn.Module] = {"encoder": model.encoder, "decoder": model.decoder}
+    stacks: dict[str, nn.Module] = {"decoder": model.decoder}
+    if model.encoder is not None:
+        stacks["encoder"] = model.encoder
     return stacks | {f"context_{k}": context for k, context in enumerate(model.contexts, 1)}
 
 

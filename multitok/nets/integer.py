@@ -27,7 +27,7 @@ from multitok.nets.autoencoder_config import AutoencoderConfig
 from multitok.nets.engine import Stack, make_stack
 from multitok.nets.patches import fold, unfold, with_neighbours
 from multitok.nets.program import StackProgram
-from multitok.nets.stack_tensors import context_program, decoder_program, encoder_program
+from multitok.nets.stack_tensors import programs
 
 # A basis entry of 1.0, and a latent of one level.
 BASIS_SCALE, LATENT_SCALE = 2**12, 2**3
@@ -67,10 +67,8 @@ class IntegerAutoencoder:
         for value in held.values():
             value.flags.writeable = False
         self.tensors: Mapping[str, NDArray[Any]] = held
-        programs = {"encoder": encoder_program(config, held), "decoder": decoder_program(config, held)}
-        programs |= {f"context_{k}": context_program(config, held, k) for k in range(1, config.num_codebooks)}
-        self._check(programs)
-        self._programs = programs
+        self._programs = programs(config, held)
+        self._check()
         self._stacks: dict[str, Stack] = {}
         self._books: dict[int, list[Codebook]] = {}
         self._basis = held["basis"].astype(np.float32)
@@ -86,20 +84,28 @@ class IntegerAutoencoder:
 
     def encode_reach(self, num_codebooks: int | None = None) -> Reach:
         """How far a code depends on the pixels around, in grid steps."""
-        config, n = self.config, num_codebooks or self.config.num_codebooks
-        fine, coarse = config.encoder_blocks
-        own = -(-(1 + 2 * fine) // 2) + 2 * coarse
-        past, ahead = -min(config.taps), max(config.taps)
-        # Each codebook after the first: a context net (two steps), then the classes' neighbours (one step).
-        return Reach(past * n, ahead * n, own + 3 * (n - 1))
+        config = self.config
+        own = 0
+        if config.encoder_blocks is not None:
+            fine, coarse = config.encoder_blocks
+            own = -(-(1 + 2 * fine) // 2) + 2 * coarse
+        return self._reach(own, num_codebooks, config.encoder_blocks is not None, config.lookahead > 1)
 
     def decode_reach(self, num_codebooks: int | None = None) -> Reach:
         """How far a pixel depends on the codes around, in grid steps."""
-        config, n = self.config, num_codebooks or self.config.num_codebooks
-        fine, coarse = config.decoder_blocks
-        own = 1 + 2 * coarse + -(-(1 + 2 * fine) // 2)
-        past, ahead = -min(config.taps), max(config.taps)
-        return Reach(past * n, ahead * n, own + 3 * (n - 1))
+        fine, coarse = self.config.decoder_blocks
+        return self._reach(1 + 2 * coarse + -(-(1 + 2 * fine) // 2), num_codebooks, True, False)
+
+    def _reach(self, own: int, num_codebooks: int | None, stack: bool, lookahead: bool) -> Reach:
+        """Of a stack of reach `own`, if there is one, and of the context nets.
+
+        Each context net reaches two steps, the classes after it one more. Looking ahead from a codebook asks the next
+        one's net once before it is asked for good.
+        """
+        n = self.config.num_codebooks if num_codebooks is None else num_codebooks
+        contexts = n - 1 + (min(n, self.config.num_codebooks - 1) if lookahead else 0)
+        past, ahead = -min(self.config.taps), max(self.config.taps)
+        return Reach(past * (contexts + stack), ahead * (contexts + stack), own + 3 * contexts)
 
     def encode_levels(
         self, levels: NDArray[np.int16], num_codebooks: int | None = None, memory: Memory | None = None
@@ -124,10 +130,11 @@ class IntegerAutoencoder:
         patches = fold(levels, self.config.patch)
         linear = patches.astype(np.float32) @ self._basis
         linear *= LATENT_SCALE / BASIS_SCALE
-        fine = self._with_past("encoder", fold(levels, self.config.fine_patch), memory)
-        branch: NDArray[np.int32] = self._run("encoder", fine)
-        branch += np.rint(linear, out=linear).astype(np.int32)
-        return branch
+        latents: NDArray[np.int32] = np.rint(linear, out=linear).astype(np.int32)
+        if "encoder" in self._programs:
+            fine = self._with_past("encoder", fold(levels, self.config.fine_patch), memory)
+            latents += self._run("encoder", fine)
+        return latents
 
     def encode(
         self, latents: NDArray[np.int32], num_codebooks: int | None = None, memory: Memory | None = None
@@ -149,9 +156,10 @@ class IntegerAutoencoder:
         decoded = np.zeros_like(latents)
         for k in range(n):
             predicted, table = self._predict(k, decoded, memory)
-            codes[..., k] = self._look_up(k, latents - predicted, table)
-            if k < n - 1:
-                decoded = predicted + self.tensors[f"codebook_{k}"][table, codes[..., k]]
+            if k < self.config.num_codebooks - 1:
+                codes[..., k], decoded = self._choose(k, latents, predicted, table, memory)
+            else:
+                codes[..., k] = self._nearest(k, latents - predicted, table)[..., 0]
         return codes
 
     def dequantize(self, codes: NDArray[np.int32], memory: Memory | None = None) -> NDArray[np.int32]:
@@ -196,13 +204,42 @@ class IntegerAutoencoder:
         levels += unfold(branch, self.config.fine_patch) * OUTPUT_UNIT
         return levels
 
+    def _choose(
+        self,
+        k: int,
+        latents: NDArray[np.int32],
+        predicted: NDArray[np.int32],
+        table: NDArray[np.intp],
+        memory: Memory | None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Codes of codebook k and what they decode to: those of the nearest that let codebook k + 1 come closest.
+
+        What the contexts will say is taken from the nearest codes everywhere, so positions are chosen independently.
+        Distances are exact integers, of equal ones the first wins.
+        """
+        rows = self.tensors[f"codebook_{k}"]
+        nearest = self._nearest(k, latents - predicted, table, self.config.lookahead)
+        codes, decoded = nearest[..., 0], predicted + rows[table, nearest[..., 0]]
+        if self.config.lookahead == 1:
+            return codes, decoded
+        following, next_table = self._predict(k + 1, decoded, memory, "lookahead")
+        said = following - decoded
+        candidates = np.moveaxis(nearest, -1, 0)
+        after = predicted + rows[table, candidates]
+        left = latents - said - after
+        tables = np.broadcast_to(next_table, candidates.shape)
+        left -= self.tensors[f"codebook_{k + 1}"][tables, self._nearest(k + 1, left, tables)[..., 0]]
+        best = np.einsum("mthwd,mthwd->mthw", left, left, dtype=np.float64).argmin(0)[None]
+        codes = np.take_along_axis(candidates, best, 0)[0]
+        return codes, np.take_along_axis(after, best[..., None], 0)[0]
+
     def _predict(
-        self, k: int, decoded: NDArray[np.int32], memory: Memory | None
+        self, k: int, decoded: NDArray[np.int32], memory: Memory | None, purpose: str = "context"
     ) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
         """What the latents decoded so far say of the next ones, and the table of codebook k at each position."""
         if k == 0:
             return decoded, np.zeros(decoded.shape[:-1], np.intp)
-        context = self._with_past(f"context_{k}", self._normalized(decoded), memory)
+        context = self._with_past(f"{purpose}_{k}", self._normalized(decoded), memory)
         predicted = self._run(f"context_{k}", context)
         predicted += decoded
         if self.config.tables == 1:
@@ -219,21 +256,22 @@ class IntegerAutoencoder:
         table = self._books[-k][0].search(features.reshape(-1, features.shape[-1])).codes
         return predicted, table.reshape(own.shape[:-1]).astype(np.intp)
 
-    def _look_up(self, k: int, residual: NDArray[np.int32], table: NDArray[np.intp]) -> NDArray[np.int32]:
-        """Nearest code to each residual [t, h, w, D] in its table of codebook k."""
+    def _nearest(
+        self, k: int, residual: NDArray[np.int32], table: NDArray[np.intp], count: int = 1
+    ) -> NDArray[np.int32]:
+        """The nearest codes to each residual [t, h, w, D] in its table, nearest first: [t, h, w, count]."""
         if k not in self._books:
             self._books[k] = [Codebook(rows.astype(np.float32)) for rows in self.tensors[f"codebook_{k}"]]
         flat = residual.reshape(-1, residual.shape[-1]).astype(np.float32)
-        books, codes = self._books[k], np.empty(len(flat), np.int32)
-        if len(books) == 1:
-            codes[:] = books[0].search(flat).codes
-        else:
-            order = np.argsort(table, axis=None, kind="stable")
-            ends = np.cumsum(np.bincount(table.ravel(), minlength=len(books)))
-            for book, start, end in zip(books, [0, *ends[:-1]], ends, strict=True):
-                if end > start:
-                    codes[order[start:end]] = book.search(flat[order[start:end]]).codes
-        return codes.reshape(table.shape)
+        books, codes = self._books[k], np.empty((len(flat), count), np.int32)
+        order = np.argsort(table, axis=None, kind="stable") if len(books) > 1 else np.arange(len(flat))
+        ends = np.cumsum(np.bincount(table.ravel(), minlength=len(books)))
+        for book, start, end in zip(books, [0, *ends[:-1]], ends, strict=True):
+            if end > start:
+                rows = order[start:end]
+                found = book.search(flat[rows], k=count if count > 1 else None).codes
+                codes[rows] = found.reshape(-1, count)
+        return codes.reshape(*table.shape, count)
 
     def _normalized(self, latents: NDArray[np.int32]) -> NDArray[np.int16]:
         """Latents in standard deviations, as the context and decoder stacks read them."""
@@ -256,7 +294,7 @@ class IntegerAutoencoder:
             self._stacks[name] = make_stack(self._programs[name])
         return self._stacks[name].run(values)
 
-    def _check(self, programs: Mapping[str, StackProgram]) -> None:
+    def _check(self) -> None:
         config, d = self.config, self.config.latent_dim
         wanted: dict[str, tuple[type, tuple[int, ...]]] = {
             "basis": (np.int16, (config.patch_length, d)),
@@ -274,6 +312,6 @@ class IntegerAutoencoder:
         spread = self.tensors["spread"]
         if not (np.isfinite(spread).all() and (spread > 0).all()):
             raise SpecError("spread holds a value that is not positive and finite: its training failed")
-        surplus = {key for key in self.tensors if key not in wanted and key.partition(".")[0] not in programs}
+        surplus = {key for key in self.tensors if key not in wanted and key.partition(".")[0] not in self._programs}
         if surplus:
             raise SpecError(f"unknown tensors {', '.join(sorted(surplus))}: they belong to another configuration")

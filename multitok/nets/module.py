@@ -72,7 +72,8 @@ class AutoencoderModule(nn.Module):
         self._keep("basis", net.tensors["basis"].astype(np.float64))
         self._keep("normal", (NORMAL_SCALE / (LATENT_SCALE * spread)).astype(np.float32))
         self._keep("feature", (FEATURE_SCALE / (LATENT_SCALE * np.sqrt(spread))).astype(np.float32))
-        for k in range(num_codebooks):
+        # Looking ahead needs the codebook after the last one used.
+        for k in range(min(num_codebooks + 1, net.config.num_codebooks)):
             self._keep(f"codebook_{k}", net.tensors[f"codebook_{k}"].astype(np.float32))
             if k:
                 self._keep(f"prototypes_{k}", net.tensors[f"prototypes_{k}"].astype(np.float32))
@@ -197,7 +198,7 @@ class AutoencoderModule(nn.Module):
         self, k: int, latents: torch.Tensor, predicted: torch.Tensor, table: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes of codebook k and what they decode to, as `IntegerAutoencoder` chooses them."""
-        rows, last = self._rows(k), k == self.num_codebooks - 1
+        rows, last = self._rows(k), k == self.config.num_codebooks - 1
         nearest = self._nearest(k, latents - predicted, table, 1 if last else self.config.lookahead)
         codes, decoded = nearest[..., 0], predicted + rows[table, nearest[..., 0]]
         if last or self.config.lookahead == 1:

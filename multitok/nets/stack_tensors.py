@@ -22,8 +22,24 @@ from multitok.nets.program import ConvOp, Fold2Op, Op, QuantizeOp, ResidualOp, S
 Tensors = Mapping[str, NDArray[Any]]
 
 
-def encoder_program(config: AutoencoderConfig, tensors: Tensors) -> StackProgram:
-    """The encoder stack of `tensors`.
+def programs(config: AutoencoderConfig, tensors: Tensors) -> dict[str, StackProgram]:
+    """All stacks of an autoencoder by name.
+
+    Args:
+        config: The autoencoder's shape.
+        tensors: By name, among others.
+
+    Raises:
+        SpecError: A tensor is missing or does not fit.
+    """
+    found = {"decoder": decoder_program(config, tensors)}
+    if config.encoder_blocks is not None:
+        found["encoder"] = encoder_program(config, tensors, config.encoder_blocks)
+    return found | {f"context_{k}": context_program(config, tensors, k) for k in range(1, config.num_codebooks)}
+
+
+def encoder_program(config: AutoencoderConfig, tensors: Tensors, blocks: tuple[int, int]) -> StackProgram:
+    """The encoder stack of `tensors`, with so many residual blocks.
 
     Raises:
         SpecError: A tensor is missing or does not fit.
@@ -31,9 +47,9 @@ def encoder_program(config: AutoencoderConfig, tensors: Tensors) -> StackProgram
     fine, coarse, d = config.fine_width, config.coarse_width, config.latent_dim
     read = _Reader("encoder", tensors)
     ops: list[Op] = [read.conv("entry", config.patch_length // 4 * len(config.taps), fine, 3, "s16")]
-    ops += read.residuals("fine", config.encoder_blocks[0], fine)
+    ops += read.residuals("fine", blocks[0], fine)
     ops += [QuantizeOp(), Fold2Op(), read.conv("down", 4 * fine, coarse, 1, "s16")]
-    ops += read.residuals("coarse", config.encoder_blocks[1], coarse)
+    ops += read.residuals("coarse", blocks[1], coarse)
     ops += [QuantizeOp(), read.conv("exit", coarse, d, 1, "s32")]
     return read.program(ops)
 

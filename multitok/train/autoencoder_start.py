@@ -10,7 +10,7 @@ N crops, [t, h, w] their grid, D latents.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ def fit_start(
     seed: int = 0,
     iterations: int = 10,
     context_steps: int = 600,
+    dims: Sequence[int] | None = None,
     report: Callable[[str], None] = lambda _: None,
     autocast: bool = True,
 ) -> None:
@@ -45,6 +46,8 @@ def fit_start(
         seed: Fixes every draw.
         iterations: Lloyd passes of each k-means.
         context_steps: Gradient steps of each context net.
+        dims: How many of the latents each codebook describes, the leading ones; None takes all. Fewer in the first
+            codebooks keeps their few codes for what is seen.
         report: Called with one line after each codebook.
         autocast: Run the context nets in bfloat16.
     """
@@ -57,7 +60,17 @@ def fit_start(
     for k in range(model.config.num_codebooks):
         if k:
             _train_context(model, k, decoded, z, context_steps, rng, autocast)
-        refit_codebook(model, k, decoded, z, rng, iterations=iterations, fresh=True, autocast=autocast)
+        refit_codebook(
+            model,
+            k,
+            decoded,
+            z,
+            rng,
+            iterations=iterations,
+            fresh=True,
+            dims=dims[k] if dims else None,
+            autocast=autocast,
+        )
         decoded = decode_level(model, k, decoded, z, autocast)
         error = float((z - decoded).square().sum(-1).mean()) / model.config.patch_length
         report(f"codebook {k + 1}: {-10 * math.log10(error / 255**2):.2f} dB within the latents")
@@ -72,6 +85,7 @@ def refit_codebook(
     *,
     iterations: int,
     fresh: bool,
+    dims: int | None = None,
     autocast: bool = True,
 ) -> None:
     """Fit the classes (if fresh) and the tables of codebook k to the residuals that it is asked for.
@@ -84,6 +98,7 @@ def refit_codebook(
         rng: Draws the samples.
         iterations: Lloyd passes.
         fresh: Start anew instead of from the present tables.
+        dims: As for `fit_start`.
         autocast: As for `fit_start`.
     """
     config, d = model.config, z.shape[-1]
@@ -111,10 +126,10 @@ def refit_codebook(
             sample = flat[np.sort(rng.choice(own, min(len(own), MOST_VECTORS), replace=False))]
             if not fresh and len(sample) < 2 * len(codebook):
                 continue  # a class that hardly occurs keeps what it has
-            start = "k-means++" if fresh else codebook.numpy()
-            codebook.copy_(
-                torch.from_numpy(train_kmeans(sample, len(codebook), seed=k, iterations=iterations, start=start))
-            )
+            sample, start = sample[:, :dims], "k-means++" if fresh else codebook[:, :dims].numpy()
+            rows = train_kmeans(sample, len(codebook), seed=k, iterations=iterations, start=start)
+            codebook.zero_()
+            codebook[:, :dims] = torch.from_numpy(rows)
 
 
 def decode_level(
