@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from multitok import __version__
 from multitok.errors import InputError, JobError
@@ -40,6 +42,8 @@ MOST_HELD_OUT = 8
 LEAST_GAIN = 0.01
 # Speed is measured over so many steps, after as many to warm up; a tenth of the time is for what is not a step.
 TIMED_STEPS, STEPS_SHARE, LEAST_STEPS = 6, 0.9, 10
+# Runs of fewer minutes than this have a shorter start, in proportion.
+SHORT_RUN_MINUTES = 20
 # Part of a full learning rate for what starts from a trained autoencoder.
 FINE_TUNING_SHARE = 0.3
 
@@ -85,6 +89,7 @@ class Training:
 
     def run(self, *, resume: bool, start_from: str | None, name: str | None) -> TrainingResult | None:
         """Train to the end; arguments as for `train_autoencoder`."""
+        self._preset = _with_short_start(self._preset, self._options.minutes)
         known = start_from is None or (resume and self._folder.has_state())
         model = None if known else model_from(str(start_from), self._preset)
         if model is not None:
@@ -183,7 +188,7 @@ class Training:
                 torch.manual_seed(self._options.seed)
                 model = VqAutoencoder(self._preset.autoencoder)
             if self._ranks.is_first:
-                crops = pool.start(self._preset.start_crops)
+                crops: NDArray[Any] = pool.start(self._preset.start_crops)
                 watch.say(f"start: fitting it to {len(crops):,} crops")
                 fit_start(
                     model,
@@ -313,6 +318,14 @@ class Training:
             machine=machine(self._device),
         )
         return TrainingResult(tokenizer_of(frozen, self._preset.modality, name), card, trainer.step_index, psnr)
+
+
+def _with_short_start(preset: Preset, minutes: float | None) -> Preset:
+    """A preset whose start leaves a short run time for its steps."""
+    share = 1.0 if minutes is None else min(minutes / SHORT_RUN_MINUTES, 1.0)
+    crops, steps = (int(share * count) for count in (preset.start_crops, preset.context_steps))
+    least_crops, least_steps = min(preset.start_crops, 64), min(preset.context_steps, 50)
+    return replace(preset, start_crops=max(crops, least_crops), context_steps=max(steps, least_steps))
 
 
 def _with_shape(preset: Preset, model: VqAutoencoder) -> Preset:

@@ -130,7 +130,7 @@ class CropPool:
                 self._reject(index, error)
         return found
 
-    def start(self, count: int) -> NDArray[np.int16]:
+    def start(self, count: int) -> NDArray[np.int8]:
         """Crops to fit the start to.
 
         Args:
@@ -142,14 +142,14 @@ class CropPool:
         Raises:
             InputError: No item can be read.
         """
-        found: list[NDArray[np.int16]] = []
+        found: list[NDArray[np.int8]] = []
         total = visit = seen = 0
         num_items = len(self._training)
         while total < count:
             if visit >= num_items and (not total or total >= START_PASSES * seen):
                 break
             index, crops = self._item(visit, _START), self._visit(visit, _START)
-            found.append(turned(crops, self._preset.modality, self._rng(_START, visit, 1)).astype(np.int16))
+            found.append(turned(crops, self._preset.modality, self._rng(_START, visit, 1)))
             total += len(crops)
             # A visit has two crops for each time that a crop's side goes into the item's.
             seen += max(len(crops) ** 2 // 4, 1) if visit < num_items and index not in self._bad else 0

@@ -138,12 +138,15 @@ class Watch:
     def _look(self, now: float) -> None:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         self._next = now + _LOOK_S
         parts: list[Any] = []
         if (moment := self._moment) is not None:
-            parts += [ProgressBar(moment.steps, moment.step, width=60), Text(self._line(moment))]
+            bar = Table.grid()  # a bar alone ends no line
+            bar.add_row(ProgressBar(moment.steps, moment.step, width=60))
+            parts += [bar, Text(self._line(moment))]
             if moment.usage:
                 each = zip(moment.usage, moment.perplexity, strict=True)
                 shown = "   ".join(f"{k}: {use:.0%} used, {p:.0f}" for k, (use, p) in enumerate(each, 1))

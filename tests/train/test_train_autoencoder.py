@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from multitok.errors import JobError, MissingExtraError
 from multitok.protocol import Modality
 from multitok.train import autoencoder_loop, watch
 from multitok.train.autoencoder import AutoencoderTrainer, StepReport
-from multitok.train.presets import PRESETS
+from multitok.train.presets import DEFAULT_PRESETS, PRESETS
 from multitok.train.train_autoencoder import TrainingResult, train_autoencoder
 from tests.train.autoencoder_runs import TINY, options, write_pictures
 
@@ -241,6 +242,17 @@ def test_the_live_view_shows_figures_and_pictures(monkeypatch: pytest.MonkeyPatc
         assert part in shown
 
 
+@pytest.mark.parametrize(("modality", "folder"), [(Modality.VIDEO, "video"), (Modality.VOLUME, "volumes")])
+def test_the_command_line_for_clips_and_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: Modality, folder: str
+) -> None:
+    monkeypatch.setitem(PRESETS, DEFAULT_PRESETS[modality], TINY[modality])
+    arguments = ["train", modality.value, str(DATA / folder), "--out", str(tmp_path / "out"), "--tensorboard", "off"]
+    result = CliRunner().invoke(cli, [*arguments, "--steps", "2"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert multitok.load(tmp_path / "out").spec.kind == f"{modality}-vq"
+
+
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "image-f8", TINY[Modality.IMAGE])
     data, out = write_pictures(tmp_path / "photos", 3), tmp_path / "my-image"
@@ -287,16 +299,18 @@ def test_sigkill_then_resume_in_another_process(tmp_path: Path) -> None:
 def test_two_processes_as_torchrun_starts_them(tmp_path: Path) -> None:
     data = str(write_pictures(tmp_path / "in", 6))
 
-    def pair(run: str, die_at: str, resume: str, port: int) -> list[subprocess.Popen[str]]:
-        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    def pair(run: str, die_at: str, resume: str) -> list[subprocess.Popen[str]]:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [process(data, str(tmp_path / run), die_at, resume, RANK=str(r), **shared) for r in range(2)]
 
-    whole = pair("whole", "-1", "", 29611)
+    whole = pair("whole", "-1", "")
     outputs = [each.communicate() for each in whole]
     assert [each.returncode for each in whole] == [0, 0], outputs
     assert [bool(text) for text, _ in outputs] == [True, False]
-    assert all(each.wait() != 0 for each in pair("killed", "3", "", 29612))
-    resumed = pair("killed", "-1", "resume", 29613)
+    assert all(each.wait() != 0 for each in pair("killed", "3", ""))
+    resumed = pair("killed", "-1", "resume")
     assert [each.communicate()[0] for each in resumed] == [text for text, _ in outputs]
     trained = [(tmp_path / name / "trained.safetensors").read_bytes() for name in ("whole", "killed")]
     assert trained[0] == trained[1]
