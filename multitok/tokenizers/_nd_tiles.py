@@ -61,6 +61,11 @@ def core_sizes(grid: Sequence[int], halos: Sequence[Halo], most: int) -> tuple[i
     while positions() > most and max(sizes) > 1:
         axis = max((i for i, size in enumerate(sizes) if size > 1), key=lambda i: sizes[i] / (1 + sum(halos[i])))
         sizes[axis] = -(-sizes[axis] // 2)
+    # Halves are coarse: what is left of the bound goes to the shortest sides, as far as it reaches.
+    for axis in sorted(range(len(grid)), key=lambda i: sizes[i]):
+        own = min(grid[axis], sizes[axis] + sum(halos[axis]))
+        room = most // (positions() // own)
+        sizes[axis] = grid[axis] if room >= grid[axis] else max(sizes[axis], room - sum(halos[axis]))
     return tuple(sizes)
 
 
