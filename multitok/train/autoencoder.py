@@ -4,13 +4,16 @@ The loss is the root mean squared error of each crop, so that a busy crop does n
 close to mean PSNR), a little absolute error, and what the quantiser adds. Codebooks follow their vectors by exponential
 moving averages; the weights that are exported are moving averages, too. Several ranks do to the bit the same on each,
 and what one process does with all their crops up to rounding. This module imports torch.
+
+Or the decoder alone is trained, on codes that stay as they are, from the integers that tokenizers run: a step costs
+less, looking ahead for codes comes in, and every ID keeps its meaning.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +21,8 @@ import torch
 
 from multitok.errors import JobError
 from multitok.nets.autoencoder import Quantized, VqAutoencoder
+from multitok.nets.freeze import freeze
+from multitok.nets.integer import LATENT_SCALE, IntegerAutoencoder
 from multitok.quantize import code_sums
 from multitok.train.ranks import Ranks
 
@@ -52,6 +57,8 @@ class AutoencoderTrainer:
         decay: Of the codebooks' moving averages, per step.
         autocast: Run the nets in bfloat16; latents, codebooks and losses stay in float32.
         ranks: Who trains together; each with as many crops a step.
+        only_decoder: Train the decoder on frozen codes.
+        level_weights: How often the first 1, 2, ... K codebooks are decoded, in place of `dropout`; relative.
     """
 
     def __init__(
@@ -65,6 +72,8 @@ class AutoencoderTrainer:
         decay: float = 0.9995,
         autocast: bool = True,
         ranks: Ranks | None = None,
+        only_decoder: bool = False,
+        level_weights: Sequence[float] = (),
     ) -> None:
         self.model = model.to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(model)
@@ -72,7 +81,12 @@ class AutoencoderTrainer:
         self._ranks = ranks or Ranks()
         self._rng = np.random.default_rng(seed)
         self._learning_rate, self._dropout, self._decay, self._autocast = learning_rate, dropout, decay, autocast
-        self._optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
+        self._level_weights = tuple(level_weights)
+        # What the codes come from where they are frozen, from the first step on.
+        self._only_decoder = only_decoder
+        self._frozen: IntegerAutoencoder | None = None
+        self._parameters = list((model.decoder if only_decoder else model).parameters())
+        self._optimizer = torch.optim.AdamW(self._parameters, learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
         self._counts: list[torch.Tensor | None] = [None] * model.config.num_codebooks
         self._sums: list[torch.Tensor | None] = [None] * model.config.num_codebooks
 
@@ -91,14 +105,21 @@ class AutoencoderTrainer:
         rate = self._rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        all_of_them = self.model.config.num_codebooks
-        fewer = self._rng.random() < self._dropout
-        n = int(self._rng.integers(1, all_of_them + 1)) if fewer else all_of_them
-        decoded, quantized = self.model(levels, n, self._autocast)
+        n = self._draw()
+        quantized = None
+        if not self._only_decoder:
+            decoded, quantized = self.model(levels, n, self._autocast)
+            codes = quantized.codes
+        else:
+            if self._frozen is None:
+                self._frozen = freeze(copy.deepcopy(self.model).cpu())
+            codes, latents = _codes_and_latents(self._frozen, levels, n)
+            decoded = self.model.reconstruct(latents, self._autocast)
         error = decoded - levels
         squared = error.square().flatten(1).mean(1)
         loss = (squared + 1).sqrt().mean() + 0.1 * error.abs().mean()
-        loss = loss + 0.25 * ((quantized.commitment + 1).sqrt() + (quantized.prediction_error + 1).sqrt()).mean()
+        if quantized is not None:
+            loss = loss + 0.25 * ((quantized.commitment + 1).sqrt() + (quantized.prediction_error + 1).sqrt()).mean()
         measured = self._ranks.mean([float(loss.detach()), float(squared.detach().mean())], levels.device)
         if not math.isfinite(measured[0]):
             raise JobError(
@@ -107,14 +128,24 @@ class AutoencoderTrainer:
             )
         self._optimizer.zero_grad()
         loss.backward()
-        self._ranks.average_gradients(self.model.parameters())
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        self._ranks.average_gradients(self._parameters)
+        torch.nn.utils.clip_grad_norm_(self._parameters, 10.0)
         self._optimizer.step()
-        self._move_codebooks(quantized)
+        if quantized is not None:
+            self._move_codebooks(quantized)
         self.step_index += 1
         self._average()
         psnr = -10 * math.log10(max(measured[1], 1e-9) / 255**2)
-        return StepReport(measured[0], psnr, rate, n, quantized.codes)
+        return StepReport(measured[0], psnr, rate, n, codes)
+
+    def _draw(self) -> int:
+        """How many codebooks a step decodes."""
+        all_of_them = self.model.config.num_codebooks
+        if self._level_weights:
+            share = np.array(self._level_weights, np.float64)
+            return 1 + int(self._rng.choice(all_of_them, p=share / share.sum()))
+        fewer = self._rng.random() < self._dropout
+        return int(self._rng.integers(1, all_of_them + 1)) if fewer else all_of_them
 
     def _rate(self) -> float:
         warm = min(1.0, (self.step_index + 1) / 100)
@@ -173,6 +204,7 @@ class AutoencoderTrainer:
         self.step_index = state["step_index"]
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
+        self._frozen = None
         optimizer = state["optimizer"]
         moments = {
             # Laid out in memory like the parameter, as the optimiser made them: another layout may round otherwise.
@@ -180,7 +212,7 @@ class AutoencoderTrainer:
                 key: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
                 for key, value in optimizer["state"][index].items()
             }
-            for index, parameter in enumerate(self.model.parameters())
+            for index, parameter in enumerate(self._parameters)
             if index in optimizer["state"]
         }
         self._optimizer.load_state_dict({"state": moments, "param_groups": optimizer["param_groups"]})
@@ -188,3 +220,11 @@ class AutoencoderTrainer:
         self._counts = [None if each is None else each.to(device) for each in state["counts"]]
         self._sums = [None if each is None else each.to(device) for each in state["sums"]]
         self._rng.bit_generator.state = state["rng"]
+
+
+def _codes_and_latents(net: IntegerAutoencoder, levels: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first n codes of each crop and what they decode to within the latents."""
+    codes = [net.encode_levels(crop, n) for crop in levels.cpu().numpy().astype(np.int16)]
+    latents = np.stack([net.dequantize(each) for each in codes]).astype(np.float32) / LATENT_SCALE
+    device = levels.device
+    return torch.from_numpy(np.stack(codes).astype(np.int64)).to(device), torch.from_numpy(latents).to(device)

@@ -93,6 +93,7 @@ def card_of(
         *([f"`{command}`", ""] if command else []),
         f"{steps:,} steps of {run['steps']:,}{chosen}, each of {options['batch'] or preset['batch']} crops of "
         f"{' x '.join(map(str, preset['crop']))}{ranks}, seed {options['seed']}, nets in {run['precision']}{begun}. "
+        f"Trained: {'the decoder, on the codes of the start' if preset['trains'] == 'decoder' else 'everything'}. "
         f"{seconds / 60:.1f} minutes on {machine}, start included. multitok {run['multitok']}, torch {run['torch']}.",
         "",
         f"Patches {' x '.join(map(str, shape['patch']))}, {shape['latent_dim']} latents, codebooks "
@@ -108,10 +109,10 @@ def card_of(
         lines += [f"| codebooks | bits per {unit} | PSNR, dB |", "|---|---|---|"]
         rows = enumerate(zip(bits, psnr, strict=True), 1)
         lines += [f"| {n} | {rate:.4g} | {value:.2f} |" for n, (rate, value) in rows]
-        mean = f"Mean over {len(held_out)} held-out items" if len(held_out) > 1 else "On one held-out item"
+        mean = f"Means over held-out items, {len(held_out)} in all"
         lines += [
             "",
-            f"{mean}, by the integers that the tokenizer runs. While it trained, on the middle, in floats:",
+            f"{mean}, by the integers that the tokenizer runs. While it trained, on their middles:",
             "",
         ]
         lines += _curve(folder, len(bits))

@@ -25,7 +25,7 @@ from multitok.train.autoencoder_origin import model_from
 from multitok.train.autoencoder_start import fit_start
 from multitok.train.crop_pool import BadItem, CropPool, HeldOut
 from multitok.train.devices import machine, takes_bf16
-from multitok.train.heldout import Measured, measure_floats, measure_integers
+from multitok.train.heldout import MIDDLE, Measured, measure_floats, measure_integers, middle
 from multitok.train.items import Items
 from multitok.train.options import TrainingOptions
 from multitok.train.presets import Preset
@@ -85,6 +85,7 @@ class Training:
         self._label, self._command, self._began, self._show = label, command, began, show
         self._run: dict[str, Any] = {}
         self._held: list[HeldOut] = []
+        self._middles: list[HeldOut] = []
         self._best, self._since, self._seconds_before = float("-inf"), 0, 0.0
 
     def run(self, *, resume: bool, start_from: str | None, name: str | None) -> TrainingResult | None:
@@ -97,6 +98,8 @@ class Training:
         self._open(resume, start_from)
         with self._pool() as pool:
             self._hold_out(pool)
+            patch = self._preset.autoencoder.patch
+            self._middles = [HeldOut(name, middle(levels, MIDDLE, patch)) for name, levels in self._held]
             with self._watch() as watch:
                 trainer = self._trainer(model, pool, watch)
                 self._train(trainer, pool, watch)
@@ -196,6 +199,7 @@ class Training:
                     seed=self._options.seed,
                     iterations=self._preset.kmeans_iterations,
                     context_steps=self._preset.context_steps,
+                    dims=self._preset.start_dims or None,
                     report=lambda text: watch.say(f"start: {text}"),
                     autocast=self._run["precision"] == "bf16" and takes_bf16(torch.device("cpu")),
                 )
@@ -224,6 +228,8 @@ class Training:
             seed=self._options.seed,
             learning_rate=rate,
             dropout=self._preset.dropout,
+            only_decoder=self._preset.trains == "decoder",
+            level_weights=self._preset.level_weights,
             autocast=self._run["precision"] == "bf16",
             ranks=self._ranks,
         )
@@ -274,7 +280,10 @@ class Training:
     def _measure(self, trainer: AutoencoderTrainer, watch: Watch) -> None:
         if not self._held:
             return
-        measured = measure_floats(trainer.averaged, self._held, autocast=self._run["precision"] == "bf16")
+        if self._preset.trains == "decoder":
+            measured = measure_integers(freeze(copy.deepcopy(trainer.averaged).cpu()), self._middles)
+        else:
+            measured = measure_floats(trainer.averaged, self._middles, autocast=self._run["precision"] == "bf16")
         step, score = trainer.step_index, sum(measured.psnr) / len(measured.psnr)
         gained = score > self._best + LEAST_GAIN
         self._best, self._since = (score, 0) if gained else (self._best, self._since + 1)

@@ -33,11 +33,11 @@ class Measured(NamedTuple):
 
 
 def measure_floats(model: VqAutoencoder, items: Sequence[HeldOut], *, autocast: bool) -> Measured:
-    """Measure a model in training on the middles of items.
+    """Measure a model in training.
 
     Args:
         model: On any device.
-        items: At least one.
+        items: At least one; each goes through the nets at once.
         autocast: Run its nets in bfloat16.
 
     Returns:
@@ -46,7 +46,7 @@ def measure_floats(model: VqAutoencoder, items: Sequence[HeldOut], *, autocast: 
     config, device = model.config, model.basis.device
     rows, shown = [], []
     for item in items:
-        levels = middle(item.levels, MIDDLE, config.patch)
+        levels = item.levels
         with torch.no_grad():
             batch = torch.from_numpy(levels.astype(np.float32))[None].to(device)
             z = model.latents(batch, autocast)
@@ -60,7 +60,7 @@ def measure_floats(model: VqAutoencoder, items: Sequence[HeldOut], *, autocast: 
 
 
 def measure_integers(autoencoder: IntegerAutoencoder, items: Sequence[HeldOut]) -> Measured:
-    """Measure what tokenizers will run on whole items.
+    """Measure what tokenizers will run.
 
     Args:
         autoencoder: Frozen.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from multitok.errors import SpecError
 from multitok.nets.autoencoder_config import AutoencoderConfig, Sizes
@@ -32,9 +32,13 @@ class Preset:
         steps: Optimiser steps.
         learning_rate: Its peak.
         dropout: Chance that a step decodes fewer than all codebooks.
+        level_weights: How often the first 1, 2, ... K codebooks are decoded, in place of `dropout`; relative.
+        trains: "decoder" leaves the codes as the start made them, and trains what decodes them: most for minutes to
+            hours. "everything" moves encoder, contexts and codebooks along.
         start_crops: Crops that the start is fitted to, at most.
         context_steps: Gradient steps of each context net at the start.
         kmeans_iterations: Passes of each k-means at the start.
+        start_dims: How many of the latents each codebook describes at the start, the leading ones; none means all.
         short_sides: Pictures and frames are scaled so that their short side is one of these, where they are (almost)
             as large; smaller ones, and all where there are no choices, stay as they are.
 
@@ -49,17 +53,26 @@ class Preset:
     steps: int
     learning_rate: float = 1e-3
     dropout: float = 0.4
+    level_weights: tuple[float, ...] = ()
+    trains: Literal["decoder", "everything"] = "decoder"
     start_crops: int = 3000
     context_steps: int = 500
     kmeans_iterations: int = 8
+    start_dims: tuple[int, ...] = ()
     short_sides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         patch = self.autoencoder.patch
-        object.__setattr__(self, "crop", tuple(self.crop))
-        object.__setattr__(self, "short_sides", tuple(self.short_sides))
+        for name in ("crop", "short_sides", "level_weights", "start_dims"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.crop) != 3 or any(side < step or side % step for side, step in zip(self.crop, patch, strict=True)):
             raise SpecError(f"crop={self.crop}: give three multiples of the patch {patch}")
+        for name in ("level_weights", "start_dims"):
+            values = getattr(self, name)
+            if values and (len(values) != self.autoencoder.num_codebooks or min(values) < 0 or sum(values) <= 0):
+                raise SpecError(f"{name}={values}: give one for each of {self.autoencoder.num_codebooks} codebooks")
+        if self.trains not in ("decoder", "everything"):
+            raise SpecError(f"trains={self.trains!r}: give 'decoder' or 'everything'")
         if self.modality not in (Modality.IMAGE, Modality.VIDEO, Modality.VOLUME):
             raise SpecError(f"modality={self.modality}: autoencoders are trained for image, video and volume")
         if self.modality is Modality.IMAGE and (self.crop[0] != 1 or patch[0] != 1):
@@ -86,50 +99,50 @@ class Preset:
         return cls(**{**data, "modality": Modality(data["modality"]), "autoencoder": shape})
 
 
+# Without an encoder net the codes come from the linear stem, and need no training beyond the start.
+_LINEAR: dict[str, Any] = {"encoder_blocks": None, "lookahead": 4}
+_CLEAR: dict[str, Any] = {"decoder_blocks": (2, 3), **_LINEAR}
+_SMALL: dict[str, Any] = {"decoder_blocks": (1, 2), **_LINEAR}
+
+
 def _image(patch: int, latents: int, sizes: tuple[int, ...], **shape: Any) -> AutoencoderConfig:
     return AutoencoderConfig(patch=(1, patch, patch), latent_dim=latents, codebook_sizes=sizes, **shape)
 
 
 PRESETS: dict[str, Preset] = {
     "image-f8": Preset(
-        modality=Modality.IMAGE,
-        autoencoder=_image(8, 32, (1024,) * 4, encoder_blocks=(1, 1), decoder_blocks=(2, 3)),
-        crop=(1, 192, 192), batch=7, steps=7500, start_crops=6000, short_sides=(512, 1024),
+        modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 4, tables=24, **_CLEAR),
+        crop=(1, 192, 192), batch=7, steps=7000, start_crops=6000, context_steps=800, short_sides=(512, 1024),
+        level_weights=(0.15, 0.15, 0.15, 0.55),
     ),
     "image-f8-8": Preset(
-        modality=Modality.IMAGE,
-        autoencoder=_image(8, 48, (1024,) * 8, encoder_blocks=(1, 1), decoder_blocks=(2, 3)),
-        crop=(1, 192, 192), batch=7, steps=7500, start_crops=6000, short_sides=(512, 1024),
+        modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 8, tables=24, **_CLEAR),
+        crop=(1, 192, 192), batch=7, steps=7000, start_crops=6000, context_steps=800, short_sides=(512, 1024),
+        level_weights=(0.1, 0.1, 0.1, 0.4, 0.0, 0.1, 0.0, 0.2),
     ),
     "image-f16": Preset(
-        modality=Modality.IMAGE,
-        autoencoder=_image(16, 64, (4096,), encoder_blocks=(1, 1), decoder_blocks=(2, 3)),
-        crop=(1, 192, 192), batch=7, steps=7500, start_crops=6000, short_sides=(256, 512),
+        modality=Modality.IMAGE, autoencoder=_image(16, 64, (4096,), **_CLEAR | {"lookahead": 1}),
+        crop=(1, 192, 192), batch=7, steps=7000, start_crops=6000, short_sides=(256, 512),
     ),
     "image-small": Preset(
-        modality=Modality.IMAGE,
-        autoencoder=_image(4, 24, (1024,) * 2, encoder_blocks=(1, 1), decoder_blocks=(1, 2)),
+        modality=Modality.IMAGE, autoencoder=_image(4, 24, (1024,) * 2, **_SMALL),
         crop=(1, 32, 32), batch=128, steps=5000, start_crops=20_000, short_sides=(32, 48, 64),
     ),
     "video-4x8x8": Preset(
         modality=Modality.VIDEO,
-        autoencoder=AutoencoderConfig(
-            patch=(4, 8, 8), latent_dim=64, taps=(-1, 0), encoder_blocks=(1, 1), decoder_blocks=(2, 3)
-        ),
-        crop=(16, 96, 96), batch=4, steps=5000, start_crops=1500, short_sides=(144, 288, 480),
+        autoencoder=AutoencoderConfig(patch=(4, 8, 8), latent_dim=64, taps=(-1, 0), **_CLEAR),
+        crop=(16, 96, 96), batch=4, steps=5000, start_crops=1500, start_dims=(48, 48, 64, 64),
+        short_sides=(144, 288, 480),
     ),
     "volume-4": Preset(
         modality=Modality.VOLUME,
-        autoencoder=AutoencoderConfig(
-            patch=(4, 4, 4), channels=1, latent_dim=32, taps=(-1, 0, 1), encoder_blocks=(1, 1), decoder_blocks=(1, 2)
-        ),
+        autoencoder=AutoencoderConfig(patch=(4, 4, 4), channels=1, latent_dim=32, taps=(-1, 0, 1), **_SMALL),
         crop=(32, 48, 48), batch=8, steps=5000, start_crops=2000,
     ),
     "voxels-8": Preset(
         modality=Modality.VOLUME,
         autoencoder=AutoencoderConfig(
-            patch=(8, 8, 8), channels=1, latent_dim=64, codebook_sizes=(1024, 1024), taps=(-1, 0, 1),
-            encoder_blocks=(1, 1), decoder_blocks=(1, 2),
+            patch=(8, 8, 8), channels=1, latent_dim=64, codebook_sizes=(1024, 1024), taps=(-1, 0, 1), **_SMALL
         ),
         crop=(64, 64, 64), batch=8, steps=5000, start_crops=1000,
     ),
