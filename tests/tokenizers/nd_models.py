@@ -27,6 +27,7 @@ def config(patch: tuple[int, int, int], **changes: Any) -> AutoencoderConfig:
         "context_width": 8,
         "encoder_blocks": (1, 1),
         "decoder_blocks": (1, 1),
+        "lookahead": 3,
     }
     return AutoencoderConfig(patch=patch, **{**values, **changes})
 

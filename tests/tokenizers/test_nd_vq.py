@@ -36,7 +36,8 @@ WINDOW = (-10.0, 30.0)
 IMAGE = ImageVq(random_net(config((1, 4, 2))))
 VIDEO = VideoVq(random_net(config((2, 2, 4), taps=(-1, 0))))
 VOLUME = VolumeVq(random_net(config((2, 2, 2), channels=1, taps=(-1, 0, 1))), window=WINDOW)
-FRAMES = VideoVq(random_net(config((3, 2, 2), codebook_sizes=(7, 5), tables=1)))  # frames that know no others
+# Steps that know no others, no encoder, no tables to choose from, no looking ahead.
+FRAMES = VideoVq(random_net(config((3, 2, 2), codebook_sizes=(7, 5), tables=1, encoder_blocks=None, lookahead=1)))
 ALL = {"image": IMAGE, "video": VIDEO, "volume": VOLUME, "frames": FRAMES}
 each = pytest.mark.parametrize("tokenizer", ALL.values(), ids=ALL)
 kinds = st.sampled_from(list(ALL.values()))
@@ -383,7 +384,7 @@ def tensors(**changes: Any) -> dict[str, NDArray[Any]]:
     [
         (tensors(basis=None), "basis"),
         (tensors(encoder__entry__weights=None), "encoder.entry"),
-        (tensors(codebook_2=np.zeros((3, 5, 7), np.int16)), r"codebook_2 is int16 \[3, 5, 7\]"),
+        (tensors(codebook_2=np.zeros((3, 5, 7), np.int8)), r"codebook_2 is int8 \[3, 5, 7\]"),
         (tensors(spread=np.ones(6)), "spread is float64"),
         (tensors(spread=np.full(6, np.nan, np.float32)), "spread"),
         (tensors(decoder__exit__scale=np.zeros(4, np.float32)), "decoder.exit"),
