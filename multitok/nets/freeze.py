@@ -43,7 +43,11 @@ def freeze(model: VqAutoencoder) -> IntegerAutoencoder:
         "spread": model.spread.numpy().copy(),
     }
     for k in range(model.config.num_codebooks):
-        tensors[f"codebook_{k}"] = _integers(model.codebook(k).numpy() * LATENT_SCALE, np.int16, f"codebook {k}")
+        rows = model.codebook(k).numpy().astype(np.float64) * LATENT_SCALE
+        # 8 bits a value, in steps as large as the dimension needs: far finer than what the codebooks leave over.
+        step = np.maximum(np.ceil(np.abs(rows).max((0, 1)) / LARGEST_WEIGHT), 1)
+        tensors[f"codebook_step_{k}"] = _integers(step, np.int16, f"codebook {k}")
+        tensors[f"codebook_{k}"] = _integers(rows / step, np.int8, f"codebook {k}")
         if k:
             centres = model.prototypes(k).numpy() * (FEATURE_SCALE * NEIGHBOURS)
             tensors[f"prototypes_{k}"] = _integers(centres, np.int32, f"prototypes {k}")
@@ -75,7 +79,7 @@ def thaw(integer: IntegerAutoencoder) -> VqAutoencoder:
         model.basis.copy_(torch.from_numpy(tensors["basis"] / BASIS_SCALE))
         model.spread.copy_(torch.from_numpy(tensors["spread"].copy()))
         for k in range(integer.config.num_codebooks):
-            model.codebook(k).copy_(torch.from_numpy(tensors[f"codebook_{k}"] / LATENT_SCALE))
+            model.codebook(k).copy_(torch.from_numpy(integer.codebook(k) / LATENT_SCALE))
             if k:
                 centres = tensors[f"prototypes_{k}"] / (FEATURE_SCALE * NEIGHBOURS)
                 model.prototypes(k).copy_(torch.from_numpy(centres))

@@ -54,7 +54,8 @@ class IntegerAutoencoder:
 
     Args:
         config: The autoencoder's shape.
-        tensors: What `freeze` made: "basis" int16 [L, D], "spread" float32 [D], "codebook_k" int16 [G, V, D],
+        tensors: What `freeze` made: "basis" int16 [L, D], "spread" float32 [D], "codebook_k" int8 [G, V, D]
+            in steps of "codebook_step_k" int16 [D],
             "prototypes_k" int32 [G, 2 D], and weights, bias and scale of each stack's convolutions.
 
     Raises:
@@ -71,6 +72,9 @@ class IntegerAutoencoder:
         self._check()
         self._stacks: dict[str, Stack] = {}
         self._books: dict[int, list[Codebook]] = {}
+        self._codebooks = [
+            held[f"codebook_{k}"] * held[f"codebook_step_{k}"].astype(np.int32) for k in range(config.num_codebooks)
+        ]
         self._basis = held["basis"].astype(np.float32)
         self._expansion = held["basis"].T.astype(np.float64)
         spread = held["spread"].astype(np.float64)
@@ -81,6 +85,10 @@ class IntegerAutoencoder:
     def programs(self) -> Mapping[str, StackProgram]:
         """The stacks by name: "encoder", "decoder", "context_1" to "context_(K - 1)"."""
         return self._programs
+
+    def codebook(self, k: int) -> NDArray[np.int32]:
+        """[G, V, D] the tables of codebook k, in units of 1 / LATENT_SCALE level; not to be changed."""
+        return self._codebooks[k]
 
     def encode_reach(self, num_codebooks: int | None = None) -> Reach:
         """How far a code depends on the pixels around, in grid steps."""
@@ -185,7 +193,7 @@ class IntegerAutoencoder:
                 bad = own[(own < 0) | (own >= size)][0]
                 raise CodeRangeError(f"code {bad} in codebook {k}: allowed are 0 to {size - 1}")
             predicted, table = self._predict(k, decoded, memory)
-            decoded = predicted + self.tensors[f"codebook_{k}"][table, own]
+            decoded = predicted + self._codebooks[k][table, own]
         return decoded
 
     def reconstruct(self, latents: NDArray[np.int32], memory: Memory | None = None) -> NDArray[np.float64]:
@@ -217,7 +225,7 @@ class IntegerAutoencoder:
         What the contexts will say is taken from the nearest codes everywhere, so positions are chosen independently.
         Distances are exact integers, of equal ones the first wins.
         """
-        rows = self.tensors[f"codebook_{k}"]
+        rows = self._codebooks[k]
         nearest = self._nearest(k, latents - predicted, table, self.config.lookahead)
         codes, decoded = nearest[..., 0], predicted + rows[table, nearest[..., 0]]
         if self.config.lookahead == 1:
@@ -228,7 +236,7 @@ class IntegerAutoencoder:
         after = predicted + rows[table, candidates]
         left = latents - said - after
         tables = np.broadcast_to(next_table, candidates.shape)
-        left -= self.tensors[f"codebook_{k + 1}"][tables, self._nearest(k + 1, left, tables)[..., 0]]
+        left -= self._codebooks[k + 1][tables, self._nearest(k + 1, left, tables)[..., 0]]
         best = np.einsum("mthwd,mthwd->mthw", left, left, dtype=np.float64).argmin(0)[None]
         codes = np.take_along_axis(candidates, best, 0)[0]
         return codes, np.take_along_axis(after, best[..., None], 0)[0]
@@ -261,7 +269,7 @@ class IntegerAutoencoder:
     ) -> NDArray[np.int32]:
         """The nearest codes to each residual [t, h, w, D] in its table, nearest first: [t, h, w, count]."""
         if k not in self._books:
-            self._books[k] = [Codebook(rows.astype(np.float32)) for rows in self.tensors[f"codebook_{k}"]]
+            self._books[k] = [Codebook(rows.astype(np.float32)) for rows in self._codebooks[k]]
         flat = residual.reshape(-1, residual.shape[-1]).astype(np.float32)
         books, codes = self._books[k], np.empty((len(flat), count), np.int32)
         order = np.argsort(table, axis=None, kind="stable") if len(books) > 1 else np.arange(len(flat))
@@ -301,7 +309,8 @@ class IntegerAutoencoder:
             "spread": (np.float32, (d,)),
         }
         for k, size in enumerate(config.codebook_sizes):
-            wanted[f"codebook_{k}"] = (np.int16, (config.tables_of(k), size, d))
+            wanted[f"codebook_{k}"] = (np.int8, (config.tables_of(k), size, d))
+            wanted[f"codebook_step_{k}"] = (np.int16, (d,))
             if k:
                 wanted[f"prototypes_{k}"] = (np.int32, (config.tables, 2 * d))
         for key, (dtype, shape) in wanted.items():

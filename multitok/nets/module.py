@@ -74,7 +74,7 @@ class AutoencoderModule(nn.Module):
         self._keep("feature", (FEATURE_SCALE / (LATENT_SCALE * np.sqrt(spread))).astype(np.float32))
         # Looking ahead needs the codebook after the last one used.
         for k in range(min(num_codebooks + 1, net.config.num_codebooks)):
-            self._keep(f"codebook_{k}", net.tensors[f"codebook_{k}"].astype(np.float32))
+            self._keep(f"codebook_{k}", net.codebook(k).astype(np.float32))
             if k:
                 self._keep(f"prototypes_{k}", net.tensors[f"prototypes_{k}"].astype(np.float32))
 
