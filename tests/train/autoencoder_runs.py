@@ -24,9 +24,17 @@ SHAPE: dict[str, Any] = {
     "coarse_width": 8,
     "context_width": 8,
     "encoder_blocks": (1, 1),
+    "lookahead": 2,
     "decoder_blocks": (1, 1),
 }
-LENGTH: dict[str, Any] = {"steps": 6, "batch": 2, "start_crops": 12, "context_steps": 2, "kmeans_iterations": 2}
+LENGTH: dict[str, Any] = {
+    "trains": "everything",
+    "steps": 6,
+    "batch": 2,
+    "start_crops": 12,
+    "context_steps": 2,
+    "kmeans_iterations": 2,
+}
 TINY: dict[Modality, Preset] = {
     Modality.IMAGE: Preset(
         modality=Modality.IMAGE,

@@ -246,5 +246,7 @@ def test_presets_are_whole_and_travel_as_json() -> None:
         preset("image-f9")
     with pytest.raises(ValueError, match="multiples of the patch"):
         dataclasses.replace(IMAGE, crop=(1, 18, 16))
+    with pytest.raises(ValueError, match="one for each of 2 codebooks"):
+        dataclasses.replace(IMAGE, level_weights=(1.0,))
     with pytest.raises(ValueError, match="counts of 1 or more"):
         dataclasses.replace(IMAGE, batch=0)

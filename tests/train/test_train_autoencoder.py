@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -123,20 +123,51 @@ def test_what_is_measured_is_what_the_tokenizer_does(tmp_path: Path) -> None:
     assert "2 others" in result.card
 
 
-def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("trains", ["everything", "decoder"])
+def test_a_killed_run_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains: Literal["everything", "decoder"]
+) -> None:
     folder = write_pictures(tmp_path / "in", 5)
-    undisturbed = train(folder, tmp_path / "whole")
+    preset = dataclasses.replace(TINY[Modality.IMAGE], trains=trains)
+    undisturbed = train(folder, tmp_path / "whole", preset=preset)
     for step in (0, 3, 5):  # before the first state, between two, at the end
-        killed_at(step, monkeypatch, lambda begun=step > 0: train(folder, tmp_path / "killed", resume=begun))
-    resumed = train(folder, tmp_path / "killed", resume=True, options=options(workers=3, save_every=4))
+        killed_at(
+            step, monkeypatch, lambda begun=step > 0: train(folder, tmp_path / "killed", resume=begun, preset=preset)
+        )
+    read_ahead = options(workers=3, save_every=4)
+    resumed = train(folder, tmp_path / "killed", resume=True, options=read_ahead, preset=preset)
     assert tensors(resumed) == tensors(undisturbed)
     trained = [(tmp_path / name / "trained.safetensors").read_bytes() for name in ("whole", "killed")]
     assert trained[0] == trained[1]
     for name in ("whole", "killed"):
         steps = [line["step"] for line in lines(tmp_path / name, "held_out_psnr")]
         assert steps == [0, 3, 6]
-    finished_again = train(folder, tmp_path / "killed", resume=True)
+    finished_again = train(folder, tmp_path / "killed", resume=True, preset=preset)
     assert tensors(finished_again) == tensors(undisturbed)
+
+
+def test_training_the_decoder_leaves_every_code_as_it_is(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in", 4, size=(64, 48))
+    shape = dataclasses.replace(TINY[Modality.IMAGE].autoencoder, encoder_blocks=None)
+    preset = dataclasses.replace(
+        TINY[Modality.IMAGE], autoencoder=shape, trains="decoder", level_weights=(0.5, 0.5), start_dims=(3, 6)
+    )
+    first = train(folder, tmp_path / "first", preset=preset, options=options(steps=1))
+    multitok.save(first.tokenizer, tmp_path / "out", card="")
+    tuned = train(
+        folder,
+        tmp_path / "tuned",
+        preset=preset,
+        start_from=tmp_path / "out",
+        options=options(steps=60, eval_every=60, learning_rate=0.03),
+    )
+    for path in folder.iterdir():
+        pixels = np.asarray(Image.open(path))
+        assert (tuned.tokenizer.encode(pixels).values == first.tokenizer.encode(pixels).values).all()
+    assert tensors(tuned) != tensors(first)
+    begun, ended = (line["held_out_psnr"][-1] for line in lines(tmp_path / "tuned", "held_out_psnr"))
+    assert ended > begun
+    assert "the decoder, on the codes" in tuned.card
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:
