@@ -30,7 +30,7 @@ def photos(folder: Path) -> Iterator[Pixels]:
     """Training photographs of fetch_images.sh, each at one or two sizes."""
     pictures = [Image.open(path) for path in sorted((folder / "train").glob("usr/share/backgrounds/mate/nature/*.jpg"))]
     for path in sorted((folder / "train").glob("usr/share/gcompris-qt/rcc/*.rcc")):
-        pictures += [picture for picture in _webp_in(path.read_bytes()) if _is_photo(picture)]
+        pictures += [picture for picture in webp_in(path.read_bytes()) if is_photo(picture)]
     for picture in pictures:
         for side in PHOTO_SIDES:
             if min(picture.size) >= 0.9 * side:
@@ -54,7 +54,7 @@ def clips(folder: Path, seed: int, pans_per_photo: int = 8) -> Iterator[Pixels]:
     rng = np.random.default_rng(seed)
     for photo in photos(folder):
         for _ in range(pans_per_photo):
-            yield _pan(Image.fromarray(photo), rng)
+            yield pan(Image.fromarray(photo), rng)
 
 
 def heldout_clips(folder: Path, num_frames: int = 48) -> dict[str, Pixels]:
@@ -108,7 +108,7 @@ def _unit_range(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     return (volume / np.percentile(volume[volume > 0], 99.5)).astype(np.float32)
 
 
-def _webp_in(data: bytes) -> Iterator[Image.Image]:
+def webp_in(data: bytes) -> Iterator[Image.Image]:
     """WebP pictures inside a resource file, found by their RIFF headers."""
     at = data.find(b"RIFF")
     while at >= 0:
@@ -118,7 +118,7 @@ def _webp_in(data: bytes) -> Iterator[Image.Image]:
         at = data.find(b"RIFF", at + 4)
 
 
-def _is_photo(picture: Image.Image) -> bool:
+def is_photo(picture: Image.Image) -> bool:
     # Icons and drawings in that package are transparent or small.
     return picture.mode == "RGB" and min(picture.size) >= 256 and picture.size[0] * picture.size[1] >= 100_000
 
@@ -133,7 +133,7 @@ def _scaled(picture: Image.Image, side: int) -> Pixels:
     return np.asarray(picture)
 
 
-def _pan(picture: Image.Image, rng: np.random.Generator, side: int = 128, num_frames: int = 8) -> Pixels:
+def pan(picture: Image.Image, rng: np.random.Generator, side: int = 128, num_frames: int = 8) -> Pixels:
     """A camera moving over a photograph, seen at a random size: constant velocity and zoom, bicubic."""
     smallest = (side + 40) / min(picture.size)
     scale = rng.uniform(min(smallest, 1), 1)
