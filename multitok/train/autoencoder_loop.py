@@ -338,7 +338,9 @@ def _with_short_start(preset: Preset, minutes: float | None) -> Preset:
 
 
 def _with_shape(preset: Preset, model: VqAutoencoder) -> Preset:
-    return Preset.from_json({**preset.to_json(), "autoencoder": model.config.to_json()})
+    if model.config.num_codebooks != preset.autoencoder.num_codebooks:
+        preset = replace(preset, level_weights=(), start_dims=())  # which are by codebook
+    return replace(preset, autoencoder=model.config)
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -229,6 +229,10 @@ def test_starting_from_what_was_trained(tmp_path: Path) -> None:
         assert begun == pytest.approx(before, abs=0.3 if origin == "out" else 1e-6)
         assert ended == pytest.approx(begun, abs=0.3)
         assert f"started from {origin}" in tuned.card
+    shape = dataclasses.replace(TINY[Modality.IMAGE].autoencoder, codebook_sizes=(8, 8, 8))
+    other = dataclasses.replace(TINY[Modality.IMAGE], autoencoder=shape, level_weights=(1, 1, 1), steps=1)
+    kept = train(folder, tmp_path / "kept", start_from=tmp_path / "out", preset=other)
+    assert kept.tokenizer.spec.codebook_sizes == (8, 8)
     with pytest.raises(ValueError, match="for image"):
         train(DATA / "volumes", tmp_path / "v", Modality.VOLUME, start_from=tmp_path / "out")
     with pytest.raises(ValueError, match="training can start from image-vq"):
