@@ -43,7 +43,7 @@ LEAST_GAIN = 0.01
 # Speed is measured over so many steps, after as many to warm up; a tenth of the time is for what is not a step.
 TIMED_STEPS, STEPS_SHARE, LEAST_STEPS = 6, 0.9, 10
 # Runs of fewer minutes than this have a shorter start, in proportion.
-SHORT_RUN_MINUTES = 20
+SHORT_RUN_MINUTES = 30
 # Part of a full learning rate for what starts from a trained autoencoder.
 FINE_TUNING_SHARE = 0.3
 
