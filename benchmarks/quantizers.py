@@ -234,8 +234,8 @@ def start_row(name: str, photos: list[Pixels], heldout: Mapping[str, Pixels], se
     """The line of a start without training end to end, on as many crops as the time allows about."""
     num_tables, num_crops, context_steps = STARTS[name]
     config = AutoencoderConfig(
-        patch=(1, STEP, STEP), latent_dim=LATENT_DIM, codebook_sizes=(CODEBOOK_SIZE,) * NUM_CODEBOOKS, tables=num_tables,
-        encoder_blocks=None,
+        patch=(1, STEP, STEP), latent_dim=LATENT_DIM, codebook_sizes=(CODEBOOK_SIZE,) * NUM_CODEBOOKS,
+        tables=num_tables, encoder_blocks=None,
     )  # fmt: skip
     torch.manual_seed(seed)
     began, own = time.perf_counter(), time.process_time()

@@ -1,9 +1,9 @@
 """Every number that the documentation states, measured now: `python benchmarks/run.py [NAME ...]`
 
 Runs the scripts below one after the other, but for the long ones in OPTIONAL, and writes their tables to
-docs/benchmarks.md. With names, runs only those and keeps the other tables as they are. MULTITOK_HELDOUT
-names the folder of held-out pictures, clips and volumes that vision.py measures on; without it, it takes the few of
-examples/data. quantizers.py needs it, and trains on the photos in it.
+docs/benchmarks.md. With names, runs only those and keeps the other tables as they are. MULTITOK_HELDOUT names the
+folder of held-out pictures, clips and volumes that vision.py measures on; without it, it takes the few of
+examples/data. quantizers.py needs the folder, and trains on the photos in it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ SCRIPTS = {
 OPTIONAL = {"quantizers": ["--seconds", "75"]}
 HEAD = """# Benchmarks
 
-Every table is printed by the script named above it; `make bench` runs them all and writes this page. Peers run in the
-same process run as ours, in turns; figures are medians. The machine was shared with other work: compare ratios.
+Every table is printed by the script named above it; `make bench` runs them and writes this page; what is given arguments
+runs only when named. Peers run in the same process run as ours, in turns; figures are medians. The machine was shared
+with other work: compare ratios.
 """
 
 
 def main() -> None:
     """Run the scripts and write the page."""
     wanted = sys.argv[1:] or [name for name in SCRIPTS if name not in OPTIONAL]
-    sections = _read()
     for name in wanted:
         print(f"benchmarks/{name}.py", flush=True)
         given = OPTIONAL.get(name, [])
         command = [sys.executable, str(HERE / f"{name}.py"), *given]
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        sections = _read()  # now, not before: another run may have written meanwhile
         shown = " ".join([f"python benchmarks/{name}.py", *given])
         sections[name] = f"## {SCRIPTS[name]}\n\n`{shown}`\n\n{out.strip()}\n"
         page = "\n".join([HEAD, *(sections[key] for key in SCRIPTS if key in sections)])
