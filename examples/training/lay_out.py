@@ -67,7 +67,7 @@ def clips(data: Path, out: Path) -> int:
     """Clips, frame sequences, and pans over the photographs of `data`."""
     share = data / "train" / "usr" / "share"
     examples = share / "doc" / "opencv-doc" / "examples" / "data"
-    names = ("vtest", "tree", "Megamind")
+    names = ("vtest", "tree")
     for name in names:
         shutil.copyfile(examples / f"{name}.avi", out / f"{name}.avi")
     for index, name in enumerate(SEQUENCES):
