@@ -12,7 +12,8 @@ from pathlib import Path
 import multitok
 from multitok.frontend import media
 from multitok.metrics import psnr
-from multitok.train import TrainingOptions, train_autoencoder
+from multitok.train.options import TrainingOptions
+from multitok.train.train_autoencoder import train_autoencoder
 
 
 def main() -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+import multitok
+from multitok.frontend import media
+from multitok.protocol import Modality
+from multitok.train import presets
+from tests.train.autoencoder_runs import TINY
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SCRIPTS = ("text", "image", "video", "volume", "audio", "series", "sequence")
+SCRIPTS = ("text", "audio", "series", "sequence")
 
 
 def _run(command: list[str], folder: Path) -> str:
@@ -25,6 +35,70 @@ def test_modality_script(name: str, tmp_path: Path) -> None:
     for line in out.splitlines():
         if line.startswith("wrote "):
             assert (tmp_path / line.removeprefix("wrote ")).stat().st_size > 0
+
+
+@pytest.mark.parametrize(("name", "unit"), [("image", "pixel"), ("volume", "voxel")])
+def test_every_level_is_better(name: str, unit: str, tmp_path: Path) -> None:
+    out = _run([str(EXAMPLES / f"{name}.py")], tmp_path)
+    levels = re.findall(rf"^(\d) codebooks? +([\d.]+) bits per {unit}  ([\d.]+) dB$", out, re.MULTILINE)
+    assert [int(count) for count, _, _ in levels] == [1, 2, 3, 4]
+    assert [float(rate) for _, rate, _ in levels] == pytest.approx([0.625 * k / 4 for k in (1, 2, 3, 4)], abs=6e-4)
+    decibels = [float(quality) for _, _, quality in levels]
+    assert decibels == sorted(set(decibels))
+    assert f"wrote {name}-levels.png" in out
+    with Image.open(tmp_path / f"{name}-levels.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert 400 < len(pixels) < pixels.shape[1] < 2000
+    assert pixels[:, -1].min() == 255  # a margin
+    assert pixels.std() > 30
+    if name == "volume":
+        back, _ = media.read_volume(tmp_path / "volume-decoded.nii.gz")
+        assert back.shape == np.load(EXAMPLES / "data/volumes/brain.npy").shape
+
+
+@pytest.mark.parametrize("size", [(1, 1), (700, 2), (33, 57)])
+def test_sheet_of_any_picture(size: tuple[int, int], tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    draw = runpy.run_path(str(EXAMPLES / "image.py"))["draw_sheet"]
+    sheet = draw([picture, picture, 255 - picture], ["a", "b", "c"])
+    assert min(sheet.size) > 100
+
+
+def test_stream_of_a_clip(tmp_path: Path) -> None:
+    out = _run([str(EXAMPLES / "video.py")], tmp_path)
+    assert "24 frames, 5,760 tokens" in out
+    decibels = [
+        float(found) for found in re.findall(r"frames +\d+ to +\d+ -> codes \(4, 2, 12, 20\)  ([\d.]+) dB", out)
+    ]
+    assert len(decibels) == 3
+    assert min(decibels) > 20
+    beside = media.read(tmp_path / "video-stream.mp4")
+    assert beside.shape == (24, 180, 3 * 320, 3)
+    original = media.read(EXAMPLES / "data/video/rabbit.webp").repeat(2, 1).repeat(2, 2)
+    difference = np.abs(beside[:, :, :320].astype(int) - original).mean((1, 2, 3))
+    assert difference.max() < 6  # every frame is in its place, but for the loss of H.264
+
+
+def test_tokenizer_in_training_loop(tmp_path: Path) -> None:
+    out = _run([str(EXAMPLES / "tokenizer_in_training_loop.py"), "--steps", "16"], tmp_path)
+    losses = [float(found) for found in re.findall(r"step +\d+  loss ([\d.]+)", out)]
+    assert losses[-1] < 0.6 * losses[0]
+    faded, restored, was = (float(found) for found in re.findall(r"decodes to ([\d.]+) dB", out))
+    assert faded + 1 < restored < was
+    assert (tmp_path / "restored.png").stat().st_size > 0
+
+
+def test_trained_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(presets.PRESETS, "image-f8", TINY[Modality.IMAGE])  # the same in small, to be quick
+    monkeypatch.setattr(sys, "argv", ["train_image_tokenizer.py", "--minutes", "0.01"])
+    runpy.run_path(str(EXAMPLES / "train_image_tokenizer.py"), run_name="__main__")
+    assert "wrote my-image-tokenizer" in capsys.readouterr().out
+    tokenizer = multitok.load("my-image-tokenizer")
+    photo = media.read(EXAMPLES / "data/photos/cat.png")
+    error = np.abs(tokenizer.decode(tokenizer.encode(photo)).astype(int) - photo).mean()
+    assert error < np.abs(photo.astype(int) - photo.mean((0, 1))).mean()
+    assert "train_image_tokenizer.py --minutes 0.01" in (tmp_path / "my-image-tokenizer/card.md").read_text()
 
 
 def test_demo_then_training(tmp_path: Path) -> None:
