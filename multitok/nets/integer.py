@@ -31,6 +31,8 @@ from multitok.nets.stack_tensors import programs
 
 # A basis entry of 1.0, and a latent of one level.
 BASIS_SCALE, LATENT_SCALE = 2**12, 2**3
+# Levels reach from -128 to 127; integers are exact in float32 up to 2^24.
+LARGEST_LEVEL, EXACT_FLOAT32 = 128, 2**24
 # A unit of what the decoder stack adds, in levels.
 OUTPUT_UNIT = 2.0**-4
 # Latents enter a stack in standard deviations over NORMAL_SCALE, cut off at NORMAL_MOST.
@@ -75,7 +77,9 @@ class IntegerAutoencoder:
         self._codebooks = [
             held[f"codebook_{k}"] * held[f"codebook_step_{k}"].astype(np.int32) for k in range(config.num_codebooks)
         ]
-        self._basis = held["basis"].astype(np.float32)
+        # Exact either way, so both give the same latents; float32 is twice as fast.
+        largest_sum = int(np.abs(held["basis"].astype(np.int64)).sum(0).max()) * LARGEST_LEVEL
+        self._basis = held["basis"].astype(np.float32 if largest_sum <= EXACT_FLOAT32 else np.float64)
         self._expansion = held["basis"].T.astype(np.float64)
         spread = held["spread"].astype(np.float64)
         self._normal = (NORMAL_SCALE / (LATENT_SCALE * spread)).astype(np.float32)
@@ -136,7 +140,7 @@ class IntegerAutoencoder:
             [t, h, w, D] in units of 1 / LATENT_SCALE level.
         """
         patches = fold(levels, self.config.patch)
-        linear = patches.astype(np.float32) @ self._basis
+        linear = patches.astype(self._basis.dtype) @ self._basis
         linear *= LATENT_SCALE / BASIS_SCALE
         latents: NDArray[np.int32] = np.rint(linear, out=linear).astype(np.int32)
         if "encoder" in self._programs:

@@ -443,6 +443,24 @@ def test_state_is_copied() -> None:
     assert tokenizer.encode(raw) == IMAGE.encode(raw)
 
 
+def test_sums_of_large_patches_are_exact() -> None:
+    """Of 32 x 32 pixels in three colours: float32 would lose their last bits."""
+    net = random_net(config((1, 32, 32), encoder_blocks=None))
+    flat = dict(net.tensors) | {"basis": np.full((3072, 6), 74, np.int16) - np.arange(6, dtype=np.int16)}
+    tokenizer = ImageVq(integer.IntegerAutoencoder(net.config, flat))
+    levels = np.random.default_rng(0).integers(90, 128, (1, 32, 32 * 300, 3)).astype(np.int16)
+    patches = levels.reshape(32, 300, 32, 3).transpose(1, 0, 2, 3).reshape(300, -1).astype(np.int64)
+    exact = patches @ flat["basis"].astype(np.int64)
+    assert exact.max() > 2**24
+    # Half to even of a sum over 2^9, in integers.
+    whole, rest = exact >> 9, exact & 511
+    expected = whole + ((rest > 256) | ((rest == 256) & (whole % 2 == 1)))
+    assert np.array_equal(tokenizer.net.latents(levels).reshape(300, 6), expected)
+    pixels = torch.from_numpy(levels[0] + 128).permute(2, 0, 1)[None]
+    codes = tokenizer.encode((levels[0] + 128).astype(np.uint8))
+    assert np.array_equal(tokenizer.module.encode(pixels)[0].numpy(), codes.values)
+
+
 def test_the_random_nets_use_all_they_have() -> None:
     """Or nothing above would mean much."""
     for tokenizer in ALL.values():
