@@ -30,9 +30,9 @@ SCRIPTS = {
 OPTIONAL = {"quantizers": ["--seconds", "75"]}
 HEAD = """# Benchmarks
 
-Every table is printed by the script named above it; `make bench` runs them and writes this page; what is given arguments
-runs only when named. Peers run in the same process run as ours, in turns; figures are medians. The machine was shared
-with other work: compare ratios.
+Every table is printed by the script named above it; `make bench` runs those without arguments and writes this page.
+Peers run in the same process run as ours, in turns; figures are medians. The machine was shared with other work:
+compare ratios.
 """
 
 
