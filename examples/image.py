@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import multitok
 from multitok.frontend import media
-from multitok.metrics import psnr
+from multitok.metrics import decode_prefix, psnr
 
 CELL, MARGIN, LABEL = 360, 12, 44  # longest side of a picture on the sheet, what lies between, height of its label
 FULL_ERROR = 32  # of 255; from here on an error is white
@@ -33,7 +33,7 @@ def main() -> None:
     print(f"{arguments.photo.name}: {photo.shape} -> codes {codes.values.shape}, {codes.num_tokens:,} tokens")
     levels, labels = [photo], ["photo\n24 bpp"]
     for k in range(1, tokenizer.spec.num_codebooks + 1):
-        levels.append(tokenizer.decode(codes, num_codebooks=k))
+        levels.append(decode_prefix(tokenizer, codes, k))
         bits = codes.values[0].size * np.log2(tokenizer.spec.codebook_sizes[:k]).sum()
         rate, quality = bits / photo[..., 0].size, psnr(photo, levels[-1])
         print(f"{k} codebook{'s'[: k > 1]:1}  {rate:.3f} bits per pixel  {quality:.2f} dB")

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import multitok
 from multitok.frontend import media
-from multitok.metrics import psnr
+from multitok.metrics import decode_prefix, psnr
 
 CELL, MARGIN, LABEL = 240, 12, 44  # longest side of a slice on the sheet, what lies between, height of the labels
 FULL_ERROR = 1 / 8  # of the window; from here on an error is white
@@ -33,7 +33,7 @@ def main() -> None:
     low, high = tokenizer.window
     columns, labels = [volume], ["volume"]
     for k in range(1, tokenizer.spec.num_codebooks + 1):
-        columns.append(tokenizer.decode(codes, num_codebooks=k))
+        columns.append(decode_prefix(tokenizer, codes, k))
         rate = codes.values[0].size * np.log2(tokenizer.spec.codebook_sizes[:k]).sum() / volume.size
         quality = psnr(volume, columns[-1], peak=high - low)
         print(f"{k} codebook{'s'[: k > 1]:1}  {rate:.3f} bits per voxel  {quality:.2f} dB")
