@@ -102,6 +102,7 @@ class RunFolder:
         """Add an item that could not be read, once."""
         line = json.dumps({"item": item, "error": error, "message": message}) + "\n"
         path = self.path / QUARANTINE
+        self.path.mkdir(parents=True, exist_ok=True)  # a rank on another machine keeps its own
         if not path.exists() or line not in path.read_text(encoding="utf-8"):
             with path.open("a", encoding="utf-8") as file:
                 file.write(line)

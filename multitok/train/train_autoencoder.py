@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from multitok.errors import JobError
+from multitok.errors import SpecError
 from multitok.train.items import FileItems, Items
 from multitok.train.options import TrainingOptions
 from multitok.train.presets import Preset
@@ -100,7 +100,7 @@ def train_autoencoder(
 
 def _items(data: Sequence[str | os.PathLike[str]] | Items, preset: Preset) -> Items:
     if isinstance(data, (str, os.PathLike)):
-        raise JobError(f"data={data!r}: give a list of files and folders, such as [{os.fspath(data)!r}]")
+        raise SpecError(f"data={data!r}: give a list of files and folders, such as [{os.fspath(data)!r}]")
     if isinstance(data, Sequence):
         return FileItems([Path(each) for each in data], preset.modality)
     return data

@@ -193,6 +193,8 @@ def test_a_run_is_resumed_as_it_was_begun_or_not_at_all(tmp_path: Path) -> None:
     write_pictures(folder, 4)
     with pytest.raises(JobError, match=r"data.items=3 \(now 4\)"):
         train(folder, tmp_path / "run", options=options(steps=2), resume=True)
+    with pytest.raises(ValueError, match="give a list of files and folders"):
+        train_autoencoder(str(folder), tmp_path / "new", preset=TINY[Modality.IMAGE])
     with pytest.raises(JobError, match="other files"):
         train(folder, folder)
 
