@@ -214,5 +214,8 @@ def _frames(net: nn.Module, values: torch.Tensor, autocast: bool) -> torch.Tenso
 def _nearest(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Nearest row in plain float32; training needs no more, `integer.py` is exact."""
     half = codebook.square().sum(1) / 2
-    blocks = [torch.addmm(half, block, codebook.T, alpha=-1).argmin(1) for block in vectors.split(4096)]
-    return torch.cat(blocks) if blocks else torch.zeros(0, dtype=torch.long, device=vectors.device)
+    codes = torch.empty(len(vectors), dtype=torch.long, device=vectors.device)
+    for start in range(0, len(vectors), 4096):
+        block = vectors[start : start + 4096]
+        codes[start : start + 4096] = torch.addmm(half, block, codebook.T, alpha=-1).argmin(1)
+    return codes

@@ -125,7 +125,8 @@ def _weight_steps(weights: NDArray[np.float64], bias: NDArray[np.float64], most:
     reach = flat.sum(1) * most + np.abs(bias)
     # Rounding may add half a step for each weight.
     room = ACCUMULATOR_LIMIT - 1 - (flat.shape[1] * most + 1) / 2
-    return np.maximum(largest / LARGEST_WEIGHT, reach / room)
+    steps: NDArray[np.float64] = np.maximum(largest / LARGEST_WEIGHT, reach / room)
+    return steps
 
 
 def _integers(values: NDArray[Any], dtype: type[np.signedinteger[Any]], what: str) -> NDArray[Any]:

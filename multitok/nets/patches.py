@@ -25,7 +25,8 @@ def fold(values: NDArray[Scalar], patch: Sizes) -> NDArray[Scalar]:
     t, h, w, c = values.shape
     pt, ph, pw = patch
     cut = values.reshape(t // pt, pt, h // ph, ph, w // pw, pw, c).transpose(0, 2, 4, 1, 3, 5, 6)
-    return cut.reshape(t // pt, h // ph, w // pw, pt * ph * pw * c)
+    folded: NDArray[Scalar] = cut.reshape(t // pt, h // ph, w // pw, pt * ph * pw * c)
+    return folded
 
 
 def unfold(patches: NDArray[Scalar], patch: Sizes) -> NDArray[Scalar]:
@@ -41,7 +42,8 @@ def unfold(patches: NDArray[Scalar], patch: Sizes) -> NDArray[Scalar]:
     t, h, w, length = patches.shape
     pt, ph, pw = patch
     cut = patches.reshape(t, h, w, pt, ph, pw, length // (pt * ph * pw)).transpose(0, 3, 1, 4, 2, 5, 6)
-    return cut.reshape(t * pt, h * ph, w * pw, -1)
+    unfolded: NDArray[Scalar] = cut.reshape(t * pt, h * ph, w * pw, -1)
+    return unfolded
 
 
 def with_neighbours(

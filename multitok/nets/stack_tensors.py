@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from multitok.errors import SpecError
 from multitok.nets.autoencoder_config import AutoencoderConfig
-from multitok.nets.program import ConvOp, Fold2Op, Op, QuantizeOp, ResidualOp, StackProgram, Unfold2Op
+from multitok.nets.program import ConvOp, Fold2Op, Op, Output, QuantizeOp, ResidualOp, StackProgram, Unfold2Op
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -91,7 +91,7 @@ class _Reader:
     def __init__(self, stack: str, tensors: Tensors) -> None:
         self._stack, self._tensors, self._read = stack, tensors, set[str]()
 
-    def conv(self, name: str, inputs: int, outputs: int, side: int, output: str) -> ConvOp:
+    def conv(self, name: str, inputs: int, outputs: int, side: int, output: Output) -> ConvOp:
         wanted = {
             "weights": (np.int8, (outputs, side, side, inputs)),
             "bias": (np.int32, (outputs,)),
