@@ -42,6 +42,8 @@ MOST_HELD_OUT = 8
 LEAST_GAIN = 0.01
 # Speed is measured over so many steps, after as many to warm up; a tenth of the time is for what is not a step.
 TIMED_STEPS, STEPS_SHARE, LEAST_STEPS = 6, 0.9, 10
+# Below so many positions a code vector, codebooks learn their data by heart.
+VECTORS_PER_ROW = 8
 # Runs of fewer minutes than this have a shorter start, in proportion.
 SHORT_RUN_MINUTES = 30
 # Part of a full learning rate for what starts from a trained autoencoder.
@@ -193,6 +195,7 @@ class Training:
             if self._ranks.is_first:
                 crops: NDArray[Any] = pool.start(self._preset.start_crops)
                 watch.say(f"start: fitting it to {len(crops):,} crops")
+                self._warn_of_few(len(crops), watch)
                 fit_start(
                     model,
                     crops,
@@ -216,6 +219,18 @@ class Training:
             self._measure(trainer, watch)
             self._save(trainer)
         return trainer
+
+    def _warn_of_few(self, num_crops: int, watch: Watch) -> None:
+        shape = self._preset.autoencoder
+        positions = num_crops
+        for side, step in zip(self._preset.crop, shape.patch, strict=True):
+            positions *= side // step
+        rows = sum(shape.tables_of(k) * size for k, size in enumerate(shape.codebook_sizes))
+        if positions < VECTORS_PER_ROW * rows:
+            watch.say(
+                f"few data: {positions:,} positions for {rows:,} code vectors, which will fit these items and no "
+                "others; add data, or start from a trained tokenizer by --from (start_from=)"
+            )
 
     def _new_trainer(self, model: VqAutoencoder, steps: int) -> AutoencoderTrainer:
         rate = self._options.learning_rate

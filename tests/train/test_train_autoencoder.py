@@ -211,6 +211,14 @@ def test_a_time_limit_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert "14 steps of 14 (chosen from 1e-06 minutes" in result.card
 
 
+def test_too_few_data_are_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(write_pictures(tmp_path / "in", 3), tmp_path / "enough", options=options(steps=1))
+    assert "few data" not in capsys.readouterr().err
+    few = dataclasses.replace(TINY[Modality.IMAGE], start_crops=4)
+    train(tmp_path / "in", tmp_path / "few", preset=few, options=options(steps=1))
+    assert "few data: 64 positions for 24 code vectors" in capsys.readouterr().err
+
+
 def test_a_plateau_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_pictures(tmp_path / "in", 3)
     monkeypatch.setattr(autoencoder_loop, "LEAST_GAIN", 1000.0)
