@@ -153,10 +153,10 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoints", nargs="*", help="image-vq and video-vq; none takes random ones")
-    parser.add_argument("--quick", action="store_true", help="37 megapixels, two minutes, tiny nets")
+    parser.add_argument("--quick", action="store_true", help="26 megapixels, two minutes, tiny nets")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON alone")
     options = parser.parse_args()
-    sides, lengths = ([2048, 6144], [300, 3000]) if options.quick else ([8192, 32768], [3000, 90_000])
+    sides, lengths = ([2048, 5120], [300, 3000]) if options.quick else ([8192, 32768], [3000, 90_000])
     height, width = (48, 64) if options.quick else (90, 160)
     folder = Path(tempfile.mkdtemp())
     rows: list[dict[str, Any]] = []
