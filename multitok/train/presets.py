@@ -100,7 +100,7 @@ class Preset:
 
 
 # Without an encoder net the codes come from the linear stem, and need no training beyond the start.
-_LINEAR: dict[str, Any] = {"encoder_blocks": None, "lookahead": 4}
+_LINEAR: dict[str, Any] = {"encoder_blocks": None, "lookahead": 2}
 _CLEAR: dict[str, Any] = {"decoder_blocks": (2, 3), **_LINEAR}
 _SMALL: dict[str, Any] = {"decoder_blocks": (1, 2), **_LINEAR}
 
@@ -112,39 +112,41 @@ def _image(patch: int, latents: int, sizes: tuple[int, ...], **shape: Any) -> Au
 PRESETS: dict[str, Preset] = {
     "image-f8": Preset(
         modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 4, tables=24, **_CLEAR),
-        crop=(1, 192, 192), batch=7, steps=7000, start_crops=6000, context_steps=800, short_sides=(512, 1024),
-        level_weights=(0.15, 0.15, 0.15, 0.55),
+        crop=(1, 192, 192), batch=7, steps=7000, start_crops=10_000, context_steps=800, short_sides=(512, 1024),
+        start_dims=(32,) * 4, level_weights=(0.15, 0.15, 0.15, 0.55),
     ),
     "image-f8-8": Preset(
         modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 8, tables=24, **_CLEAR),
-        crop=(1, 192, 192), batch=7, steps=7000, start_crops=6000, context_steps=800, short_sides=(512, 1024),
-        level_weights=(0.1, 0.1, 0.1, 0.4, 0.0, 0.1, 0.0, 0.2),
+        crop=(1, 192, 192), batch=7, steps=7000, start_crops=10_000, context_steps=800, short_sides=(512, 1024),
+        start_dims=(32,) * 4 + (48,) * 4, level_weights=(0.1, 0.1, 0.1, 0.4, 0.0, 0.1, 0.0, 0.2),
     ),
     "image-f16": Preset(
         modality=Modality.IMAGE, autoencoder=_image(16, 64, (4096,), **_CLEAR | {"lookahead": 1}),
-        crop=(1, 192, 192), batch=7, steps=7000, start_crops=6000, short_sides=(256, 512),
+        crop=(1, 192, 192), batch=7, steps=2000, start_crops=5000, kmeans_iterations=10, short_sides=(512, 1024),
     ),
     "image-small": Preset(
         modality=Modality.IMAGE, autoencoder=_image(4, 24, (1024,) * 2, **_SMALL),
-        crop=(1, 32, 32), batch=128, steps=5000, start_crops=20_000, short_sides=(32, 48, 64),
+        crop=(1, 32, 32), batch=96, steps=1000, start_crops=10_000, context_steps=400, kmeans_iterations=6,
+        short_sides=(32, 48, 64, 96), level_weights=(0.3, 0.7),
     ),
     "video-4x8x8": Preset(
         modality=Modality.VIDEO,
         autoencoder=AutoencoderConfig(patch=(4, 8, 8), latent_dim=64, taps=(-1, 0), **_CLEAR),
-        crop=(16, 96, 96), batch=4, steps=5000, start_crops=1500, start_dims=(48, 48, 64, 64),
-        short_sides=(144, 288, 480),
+        crop=(16, 128, 128), batch=3, steps=1500, start_crops=2400, kmeans_iterations=6,
+        start_dims=(48, 48, 64, 64), level_weights=(0.15, 0.15, 0.15, 0.55),
     ),
     "volume-4": Preset(
         modality=Modality.VOLUME,
         autoencoder=AutoencoderConfig(patch=(4, 4, 4), channels=1, latent_dim=32, taps=(-1, 0, 1), **_SMALL),
-        crop=(32, 48, 48), batch=8, steps=5000, start_crops=2000,
+        crop=(48, 48, 48), batch=3, steps=2200, start_crops=900, kmeans_iterations=6,
+        level_weights=(0.15, 0.15, 0.15, 0.55),
     ),
     "voxels-8": Preset(
         modality=Modality.VOLUME,
         autoencoder=AutoencoderConfig(
             patch=(8, 8, 8), channels=1, latent_dim=64, codebook_sizes=(1024, 1024), taps=(-1, 0, 1), **_SMALL
         ),
-        crop=(64, 64, 64), batch=8, steps=5000, start_crops=1000,
+        crop=(64, 64, 64), batch=2, steps=600, start_crops=900, context_steps=300, level_weights=(0.3, 0.7),
     ),
 }  # fmt: skip
 
