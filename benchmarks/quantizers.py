@@ -326,11 +326,11 @@ def main() -> None:
     parameters = sum(value.numel() for value in Autoencoder(FSQ([8, 5, 5, 5])).parameters())
     print(
         f"{describe()}; 1 thread. {len(heldout)} held-out photos, see examples/training/patch_data.py. One seed; the "
-        f"machine was shared; equal wall time, {arguments.seconds:.0f} s each, in turns; the rows without training take "
-        f"what they take. Nets of {parameters / 1e6:.1f} M parameters from scratch, bfloat16, AdamW; a step takes "
-        f"{BATCH} crops of {CROP}, {BATCH * CROP**2 / 1e6:.3f} MPx. With a few hundred steps or fewer no net is near its "
-        "end: the distance to the rows without training says what that start is worth in this time, while differences "
-        "of a decibel between quantisers say little.\n"
+        f"machine was shared; equal wall time, {arguments.seconds:.0f} s each, in turns; the rows without training "
+        f"take what they take. Nets of {parameters / 1e6:.1f} M parameters from scratch, bfloat16, AdamW; a step takes "
+        f"{BATCH} crops of {CROP}, {BATCH * CROP**2 / 1e6:.3f} MPx. With a few hundred steps or fewer no net is near "
+        "its end: the distance to the rows without training says what that start is worth in this time, while "
+        "differences of a decibel between quantisers say little.\n"
     )
     print(tables.markdown(HEADER, rows).replace("---:", "---", 1))  # names align left
 
