@@ -24,6 +24,8 @@ SCRIPTS = {
     "tokenizers": "Tokenizers, one core",
     "vision": "Image, video and volume tokenizers: quality",
     "vision_speed": "Image, video and volume tokenizers: speed",
+    "integer_stacks": "Integer nets",
+    "vision_memory": "Image and video tokenizers: memory",
     "quantizers": "Quantisers trained from scratch",
 }
 # Scripts that run only when named, and what they are given.
