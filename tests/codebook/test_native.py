@@ -29,6 +29,7 @@ PATHS = native.supported_paths() if native.available() is None else []
 
 
 def matrix(values: NDArray[Any]) -> Matrix:
+    # The caller keeps `values`: a pointer does not.
     return Matrix(values.ctypes.data, values.dtype.name, *values.shape, values.strides[0] // values.itemsize)
 
 
@@ -82,7 +83,8 @@ class TestSearch:
         assert book.nbytes >= 64 * 8 * 4
 
     def test_no_vectors_no_codes(self) -> None:
-        codes, _ = nearest(NativeCodebook(matrix(data(1, 64, 8)), metric="l2"), np.empty((0, 8), np.float32))
+        codebook = data(1, 64, 8)
+        codes, _ = nearest(NativeCodebook(matrix(codebook), metric="l2"), np.empty((0, 8), np.float32))
         assert codes.shape == (0, 1)
 
     def test_threads_do_not_change_the_codes(self) -> None:
@@ -123,11 +125,12 @@ class TestSearch:
             NativeCodebook(matrix(codebook), metric="l2")
 
     def test_a_path_can_be_forced_from_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        codebook = data(1, 256, 16)
         monkeypatch.setenv("MULTITOK_NATIVE_PATH", "portable")
-        assert NativeCodebook(matrix(data(1, 256, 16)), metric="l2").path(1000) == "portable"
+        assert NativeCodebook(matrix(codebook), metric="l2").path(1000) == "portable"
         monkeypatch.setenv("MULTITOK_NATIVE_PATH", "warp")
         with pytest.raises(SpecError, match="unknown search path 'warp'; paths that run here: portable"):
-            NativeCodebook(matrix(data(1, 256, 16)), metric="l2")
+            NativeCodebook(matrix(codebook), metric="l2")
 
     def test_codebooks_are_freed(self) -> None:
         codebook = data(1, 2048, 64)

@@ -1,27 +1,45 @@
-"""The shipped vocabulary: its IDs are an ID format for ever, and it is made of what ships."""
+"""The shipped vocabularies: their IDs are an ID format for ever, and they are made of what ships."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from multitok.checkpoint import shipped_checkpoints, shipped_vocabularies
 from multitok.vocabulary import Vocabulary
 
-FINGERPRINT = "8c17ec5ed8f5304bd8aeb6ee154e5d3e35cfc2d8065e002fd035a5af3da0fcad"
+FINGERPRINTS = {
+    "base": "8c17ec5ed8f5304bd8aeb6ee154e5d3e35cfc2d8065e002fd035a5af3da0fcad",
+    "neural": "89e46ee5154af7eaf8a64b8cbd99f859514130232ad08b230f95ee69c53404f7",
+}
 
 
-def test_its_ids_never_change() -> None:
-    assert Vocabulary.load("base").fingerprint == FINGERPRINT
+def test_these_are_all() -> None:
+    assert set(shipped_vocabularies()) == set(FINGERPRINTS)
 
 
-def test_it_joins_every_shipped_checkpoint_as_it_is() -> None:
-    vocabulary = Vocabulary.load("base")
-    assert {entry.source for entry in vocabulary.entries.values()} == set(shipped_checkpoints())
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_its_ids_never_change(name: str) -> None:
+    assert Vocabulary.load(name).fingerprint == FINGERPRINTS[name]
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_it_joins_shipped_checkpoints_as_they_are(name: str) -> None:
+    vocabulary = Vocabulary.load(name)
+    assert {entry.source for entry in vocabulary.entries.values()} <= set(shipped_checkpoints())
     assert set(vocabulary.load_tokenizers()) == set(vocabulary.entries)
 
 
-def test_its_ids_fit_uint16() -> None:
-    assert Vocabulary.load("base").dtype == np.uint16
+def test_they_differ_in_the_tokenizers_of_pictures_clips_and_volumes() -> None:
+    base, neural = Vocabulary.load("base"), Vocabulary.load("neural")
+    sources = [{name: entry.source for name, entry in each.entries.items()} for each in (base, neural)]
+    assert {name for name in sources[0] if sources[0][name] != sources[1][name]} == {"image", "video", "volume"}
+    assert neural.vocab_size == base.vocab_size
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_its_ids_fit_uint16(name: str) -> None:
+    assert Vocabulary.load(name).dtype == np.uint16
 
 
 def test_a_path_is_loaded_like_a_name() -> None:
