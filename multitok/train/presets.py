@@ -102,6 +102,7 @@ class Preset:
 # Without an encoder net the codes come from the linear stem, and need no training beyond the start.
 _LINEAR: dict[str, Any] = {"encoder_blocks": None, "lookahead": 2}
 _CLEAR: dict[str, Any] = {"decoder_blocks": (2, 3), **_LINEAR}
+_QUICK: dict[str, Any] = _CLEAR | {"lookahead": 1}
 _SMALL: dict[str, Any] = {"decoder_blocks": (1, 2), **_LINEAR}
 
 
@@ -111,17 +112,17 @@ def _image(patch: int, latents: int, sizes: tuple[int, ...], **shape: Any) -> Au
 
 PRESETS: dict[str, Preset] = {
     "image-f8": Preset(
-        modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 4, tables=24, **_CLEAR),
+        modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 4, tables=24, **_QUICK),
         crop=(1, 192, 192), batch=7, steps=7000, start_crops=10_000, context_steps=800, short_sides=(512, 1024),
         start_dims=(32,) * 4, level_weights=(0.15, 0.15, 0.15, 0.55),
     ),
     "image-f8-8": Preset(
-        modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 8, tables=24, **_CLEAR),
+        modality=Modality.IMAGE, autoencoder=_image(8, 48, (1024,) * 8, tables=24, **_QUICK),
         crop=(1, 192, 192), batch=7, steps=7000, start_crops=10_000, context_steps=800, short_sides=(512, 1024),
         start_dims=(32,) * 4 + (48,) * 4, level_weights=(0.1, 0.1, 0.1, 0.4, 0.0, 0.1, 0.0, 0.2),
     ),
     "image-f16": Preset(
-        modality=Modality.IMAGE, autoencoder=_image(16, 64, (4096,), **_CLEAR | {"lookahead": 1}),
+        modality=Modality.IMAGE, autoencoder=_image(16, 64, (4096,), **_QUICK),
         crop=(1, 192, 192), batch=7, steps=2000, start_crops=5000, kmeans_iterations=10, short_sides=(512, 1024),
     ),
     "image-small": Preset(

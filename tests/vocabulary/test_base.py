@@ -10,7 +10,7 @@ from multitok.vocabulary import Vocabulary
 
 FINGERPRINTS = {
     "base": "8c17ec5ed8f5304bd8aeb6ee154e5d3e35cfc2d8065e002fd035a5af3da0fcad",
-    "neural": "89e46ee5154af7eaf8a64b8cbd99f859514130232ad08b230f95ee69c53404f7",
+    "neural": "5842b828692cc38640e10561f45b6069865d0404d2819c5968273ab48a63e9ea",
 }
 
 
