@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("image", DATA / "photos"), "no checkpoint given: name one before the files, such as image-f16, image-f8, image-f8-8, image-patch8"),
+        (("image", DATA / "photos"), "no checkpoint given: name one before the files, such as image-f16, image-f8"),
         (("image", "volume-patch4", DATA / "photos"), "volume-patch4 is a tokenizer for volume: give one for image"),
         (("image", "image-patch8"), "give files or folders after the checkpoints"),
         (("image", "image-patch8", DATA / "sounds"), "no image files in"),
