@@ -29,7 +29,7 @@ SCRIPTS = {
     "quantizers": "Quantisers trained from scratch",
 }
 # Scripts that run only when named, and what they are given.
-OPTIONAL = {"quantizers": ["--seconds", "75"]}
+OPTIONAL = {"vision_memory": ["image-f8", "video-4x8x8"], "quantizers": ["--seconds", "75"]}
 HEAD = """# Benchmarks
 
 Every table is printed by the script named above it; `make bench` runs those without arguments and writes this page.
