@@ -74,6 +74,7 @@ class IntegerAutoencoder:
         self._check()
         self._stacks: dict[str, Stack] = {}
         self._books: dict[int, list[Codebook]] = {}
+        self._classifiers: dict[int, Codebook] = {}
         self._codebooks = [
             held[f"codebook_{k}"] * held[f"codebook_step_{k}"].astype(np.int32) for k in range(config.num_codebooks)
         ]
@@ -263,9 +264,9 @@ class IntegerAutoencoder:
         around = rows[:, :, :w] + rows[:, :, 1 : w + 1] + rows[:, :, 2:]
         around -= own
         features = np.concatenate([own * NEIGHBOURS, around], -1)
-        if -k not in self._books:
-            self._books[-k] = [Codebook(self.tensors[f"prototypes_{k}"].astype(np.float32))]
-        table = self._books[-k][0].search(features.reshape(-1, features.shape[-1])).codes
+        if k not in self._classifiers:
+            self._classifiers[k] = Codebook(self.tensors[f"prototypes_{k}"].astype(np.float32))
+        table = self._classifiers[k].search(features.reshape(-1, features.shape[-1])).codes
         return predicted, table.reshape(own.shape[:-1]).astype(np.intp)
 
     def _nearest(
