@@ -7,9 +7,9 @@ Shape letters: N samples, F frames, M mel bands, S frequencies of the FFT, B fra
     frame 1            [      c      ]                     what lies outside of the clip counts as silence
     frame 2                      [      c      ]
 
-Frames are computed in float64, in blocks of one fixed shape whose last is filled up with silence. So a frame's
-energies are the same bits whether its clip is long or short, alone or in a batch, and on any number of threads;
-and a long clip needs no more memory than its samples and one block. Neither way loads more than NumPy.
+Every frame is computed by itself, in float64. So its energies are the same bits whether its clip is long or short,
+alone or in a batch, whole or pushed in pieces, and on any number of threads; and a long clip needs no more memory than
+its samples and one block of frames. Neither way loads more than NumPy.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import ShapeError, SpecError
+from multitok.frontend.framing import Framing, FramingState
 
-BLOCK_FRAMES = 64
+BLOCK_FRAMES = 64  # transformed at once, so that memory stays bounded; of no effect on a frame
 TILE_FRAMES = 1024  # frames that Griffin-Lim works on at once: about 13 s, 60 MB
 NNLS_ITERATIONS = 100
 MOMENTUM = 0.99
@@ -73,24 +74,39 @@ class MelSpectrogram:
         """F: ceil(N / hop)."""
         return -(-num_samples // self.hop_length)
 
+    def initial_state(self) -> FramingState:
+        """Of a stream that has not begun."""
+        return self._framing.initial_state()
+
+    def step(self, state: FramingState, samples: NDArray[np.float32]) -> tuple[FramingState, NDArray[np.float64]]:
+        """Energies of the frames that these samples complete.
+
+        Args:
+            state: Where the stream stands.
+            samples: [N], any number of them.
+
+        Returns:
+            Where it stands then, and [F, M].
+        """
+        state, frames = self._framing.step(state, samples)
+        return state, self._energies(frames)
+
+    def finish(self, state: FramingState) -> NDArray[np.float64]:
+        """Energies [F, M] of the frames that silence after the stream completes."""
+        return self._energies(self._framing.finish(state))
+
     def blocks(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
-        """Energies of samples [N], successively: [B, M] with B = BLOCK_FRAMES, fewer in the last block."""
-        hop = self.hop_length
-        num_frames = self.num_frames(samples.size)
-        for first in range(0, num_frames, BLOCK_FRAMES):
-            start = first * hop - self._lead
-            buffer = np.zeros(BLOCK_FRAMES * hop + 2 * self._lead)
-            low, high = max(start, 0), min(start + buffer.size, samples.size)
-            buffer[low - start : high - start] = samples[low:high]
-            spectrum = np.fft.rfft(self._frames(buffer), self.fft_length)
-            power = spectrum.real**2 + spectrum.imag**2
-            # Each band sums its own few frequencies: a matrix product may round by its shape and thread count.
-            bins, weights, starts = self._sparse_filters
-            yield np.add.reduceat(power[:, bins] * weights, starts, axis=1)[: num_frames - first]
+        """Energies of samples [N], successively: a few frames at a time, [F, M]."""
+        state = self.initial_state()
+        for first in range(0, samples.size, BLOCK_FRAMES * self.hop_length):
+            state, energies = self.step(state, samples[first : first + BLOCK_FRAMES * self.hop_length])
+            yield energies
+        yield self.finish(state)
 
     def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
         """Energies [F, M] of samples [N]: power spectrum times mel weights."""
-        return np.concatenate([np.zeros((0, self.num_mels)), *self.blocks(samples)])
+        state, energies = self.step(self.initial_state(), samples)
+        return np.concatenate([energies, self.finish(state)])
 
     def invert(self, energies: NDArray[np.floating[Any]], num_samples: int, iterations: int) -> NDArray[np.float32]:
         """Samples whose energies come close to `energies`, by fast Griffin-Lim from one fixed set of phases.
@@ -128,6 +144,17 @@ class MelSpectrogram:
             tile = self._griffin_lim(self._magnitudes(energies[low:high]), low, iterations)
             tiles.append(tile[(first - low) * hop : (last - low) * hop])
         return np.concatenate(tiles)[:num_samples]
+
+    def _energies(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
+        # [F, M] of frames [F, window].
+        energies = np.empty((len(frames), self.num_mels))
+        bins, weights, starts = self._sparse_filters
+        for first in range(0, len(frames), BLOCK_FRAMES):
+            spectrum = np.fft.rfft(frames[first : first + BLOCK_FRAMES] * self._window, self.fft_length)
+            power = spectrum.real**2 + spectrum.imag**2
+            # Each band sums its own few frequencies: a matrix product may round by its shape and thread count.
+            energies[first : first + BLOCK_FRAMES] = np.add.reduceat(power[:, bins] * weights, starts, axis=1)
+        return energies
 
     def _magnitudes(self, energies: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         # [F, S]: the non-negative spectrum whose bands have these energies, by Lee and Seung's multiplicative
@@ -173,6 +200,10 @@ class MelSpectrogram:
             weight[j : j + len(frames)] += squares[j]
         samples: NDArray[np.float32] = (total / np.maximum(weight, SMALLEST)).reshape(-1)
         return samples[self._lead : self._lead + len(frames) * hop]
+
+    @cached_property
+    def _framing(self) -> Framing:
+        return Framing(self.hop_length, self.window_length, self._lead)
 
     @property
     def _lead(self) -> int:

@@ -73,6 +73,20 @@ def test_a_frame_has_the_same_bits_wherever_its_clip_begins_and_ends(hops: int) 
     assert np.array_equal(head[:-margin], whole[: hops - margin] if hops > margin else head[:0])
 
 
+@given(cuts=st.lists(st.integers(0, 9_000), max_size=12), num_samples=st.integers(0, 9_000))
+@settings(max_examples=40, deadline=None)
+def test_pushed_in_pieces_energies_are_those_of_the_whole(cuts: list[int], num_samples: int) -> None:
+    samples = noise(num_samples)
+    ends = [*sorted(min(cut, num_samples) for cut in cuts), num_samples]
+    state, pieces = MEL.initial_state(), []
+    for first, last in zip([0, *ends], ends, strict=False):
+        state, piece = MEL.step(state, samples[first:last])
+        pieces.append(piece)
+    found = np.concatenate([*pieces, MEL.finish(state)])
+    assert np.array_equal(found, MEL.energies(samples))
+    assert len(found) == MEL.num_frames(num_samples)
+
+
 def test_inversion_comes_close_in_every_frame() -> None:
     t = np.arange(12_345) / 16_000
     samples = (0.3 * np.sin(2 * np.pi * 440 * t * (1 + t)) + 0.01 * noise(t.size)).astype(np.float32)
