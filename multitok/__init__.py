@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from multitok.loader import TokenShardDataset as TokenShardDataset
     from multitok.protocol import Codes as Codes
     from multitok.protocol import Modality as Modality
+    from multitok.protocol import StreamingTokenizer as StreamingTokenizer
     from multitok.protocol import Tokenizer as Tokenizer
     from multitok.protocol import TokenizerBase as TokenizerBase
     from multitok.protocol import TokenizerSpec as TokenizerSpec
@@ -37,6 +38,7 @@ _EXPORTS = {
     "MultitokError": "multitok.errors",
     "PackedDataset": "multitok.loader",
     "Segment": "multitok.interleave",
+    "StreamingTokenizer": "multitok.protocol",
     "TokenSequence": "multitok.interleave",
     "TokenShardDataset": "multitok.loader",
     "Tokenizer": "multitok.protocol",

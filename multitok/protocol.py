@@ -298,6 +298,21 @@ class Tokenizer(Protocol[Raw]):
 
 
 @runtime_checkable
+class StreamingTokenizer(Protocol):
+    """What tokenizers of sound and video offer besides: the same codes, and the same raw items, piece by piece.
+
+    Pieces may be cut anywhere: joined, what they give equals what the whole gives, bit for bit. A stream is for one
+    item and one thread; the tokenizer may serve many at once.
+    """
+
+    def stream(self) -> Any:
+        """Begin an item: `push(raw piece)` gives the codes that are known by then, `flush()` ends it with the rest."""
+
+    def decode_stream(self) -> Any:
+        """Begin an item: `push(codes)` gives the raw piece that is known by then."""
+
+
+@runtime_checkable
 class DirectoryReader(Protocol):
     """What an adapter's class offers besides: reading a checkpoint folder that others have written."""
 
