@@ -2,14 +2,14 @@
 
 Shape letters: f frames of one step, S frequencies, W samples of the window, h samples of a hop, H = W / h.
 
-    frame 0  |   0   |   1   |   2   |   3   |               each frame is H hops of W / H samples
+    frame 0  |   0   |   1   |   2   |   3   |               a frame is H hops of h samples
     frame 1          |   0   |   1   |   2   |   3   |
     frame 2                  |   0   |   1   |   2   |   3   |
     samples      x   |  hop 0        .                       x: (W - h) / 2 samples before the clip, dropped
 
-A hop of samples is the sum of the frames over it, the earliest added first, over the sum of their squared windows; it
-is ready once the last of them is there. So the answer lags by (W - h) / 2 samples, and what lies outside of the clip
-counts as absent, not as silence. All of it is in float64, one row of the FFT at a time.
+A hop of samples is the sum of the windowed frames over it, the earliest added first; it is ready once the last of them
+is there, so the answer lags by (W - h) / 2 samples. Frames outside of the clip count as silence. All of it is in
+float64, and one row of the FFT at a time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from numpy.typing import NDArray
 
 from multitok.errors import SpecError
 
-# Samples that next to no window covers count as if so little did; else rounding errors would be divided by it.
-LEAST_WEIGHT = 1e-3
-
 
 @dataclass(frozen=True)
 class IstftState:
@@ -32,12 +29,10 @@ class IstftState:
 
     Args:
         sums: [H - 1, h] samples that further frames will be added to.
-        weights: [H - 1, h] squared windows over them.
         skip: Samples before the clip that are still to be dropped.
     """
 
     sums: NDArray[np.float64]
-    weights: NDArray[np.float64]
     skip: int
 
 
@@ -45,7 +40,8 @@ class InverseStft:
     """Spectra [F, S] of frames to samples [F * h], streaming.
 
     Args:
-        window: [W], by which each frame is multiplied; the analysis is taken to have used it too.
+        window: [W], by which each frame is multiplied before it is added. Where frames are to give back the clip that
+            they were analysed from, it holds what makes the sum of both windows' products 1.
         hop_length: h, a divisor of W; W - h is even.
 
     Raises:
@@ -60,12 +56,12 @@ class InverseStft:
                 f"window of {length} samples with hop_length={hop_length}: give a multiple of the hop, "
                 "and an even number longer"
             )
-        self.hop_length, self._overlap = hop_length, length // hop_length - 1
+        self.hop_length = hop_length
+        self._overlap, self._lead = length // hop_length - 1, (length - hop_length) // 2
 
     def initial_state(self) -> IstftState:
         """Before the first frame."""
-        empty = np.zeros((self._overlap, self.hop_length))
-        return IstftState(empty, empty, (len(self._window) - self.hop_length) // 2)
+        return IstftState(np.zeros((self._overlap, self.hop_length)), self._lead)
 
     def step(self, state: IstftState, spectra: NDArray[Any]) -> tuple[IstftState, NDArray[np.float32]]:
         """Add frames.
@@ -77,22 +73,19 @@ class InverseStft:
         Returns:
             The state after, and the samples that are ready: f * h once the first (W - h) / 2 are dropped.
         """
-        count = len(spectra)
+        count, length = len(spectra), len(self._window)
         if not count:
             return state, np.zeros(0, np.float32)
-        window, hop = self._window, self.hop_length
-        frames = np.fft.irfft(spectra.astype(np.complex128), len(window)) * window
-        frames, squares = frames.reshape(count, -1, hop), (window * window).reshape(-1, hop)
-        sums = np.zeros((count + self._overlap, hop))
-        weights = np.zeros_like(sums)
-        sums[: self._overlap], weights[: self._overlap] = state.sums, state.weights
+        frames = np.fft.irfft(spectra.astype(np.complex128), length) * self._window
+        frames = frames.reshape(count, -1, self.hop_length)
+        sums = np.zeros((count + self._overlap, self.hop_length))
+        sums[: self._overlap] = state.sums
         # The last hop of a frame first: so that of the frames over a hop the earliest is added first.
         for part in reversed(range(self._overlap + 1)):
             sums[part : part + count] += frames[:, part]
-            weights[part : part + count] += squares[part]
-        ready = _quotient(sums[:count], weights[:count])
+        ready = sums[:count].astype(np.float32).reshape(-1)
         skip = min(state.skip, ready.size)
-        return IstftState(sums[count:], weights[count:], state.skip - skip), ready[skip:]
+        return IstftState(sums[count:], state.skip - skip), ready[skip:]
 
     def finish(self, state: IstftState) -> NDArray[np.float32]:
         """The samples that wait for frames after the last: so there are F * h in all.
@@ -100,9 +93,4 @@ class InverseStft:
         Args:
             state: After the last frame.
         """
-        lead = (len(self._window) - self.hop_length) // 2
-        return _quotient(state.sums, state.weights)[state.skip : lead]
-
-
-def _quotient(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.asarray(sums / np.maximum(weights, LEAST_WEIGHT), np.float32).reshape(-1)
+        return state.sums.astype(np.float32).reshape(-1)[state.skip : self._lead]
