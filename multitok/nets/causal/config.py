@@ -10,6 +10,8 @@ from typing import Any
 
 from multitok.errors import SpecError
 
+NORM_EPSILON = 1e-5
+
 
 @dataclass(frozen=True, kw_only=True)
 class CausalConfig:

@@ -5,13 +5,10 @@ Shape letters: B items, T frames of the net, D input values, O output values, C 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multitok.nets.causal.config import CausalConfig
-
-NORM_EPSILON = 1e-5
+from multitok.nets.causal.config import NORM_EPSILON, CausalConfig
 
 
 class CausalBlock(nn.Module):
