@@ -1,4 +1,4 @@
-"""Sound <-> mel energies: a framed STFT with an exact frame count, and Griffin-Lim back.
+"""Sound -> mel energies: a framed STFT with an exact frame count.
 
 Shape letters: N samples, F frames, M mel bands, S frequencies of the FFT, B frames in a block.
 
@@ -9,36 +9,30 @@ Shape letters: N samples, F frames, M mel bands, S frequencies of the FFT, B fra
 
 Every frame is computed by itself, in float64. So its energies are the same bits whether its clip is long or short,
 alone or in a batch, whole or pushed in pieces, and on any number of threads; and a long clip needs no more memory than
-its samples and one block of frames. Neither way loads more than NumPy.
+its samples and one block of frames. The way back stands in `griffin_lim.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.errors import ShapeError, SpecError
+from multitok.errors import SpecError
 from multitok.frontend.framing import Framing, FramingState
 
 BLOCK_FRAMES = 64  # transformed at once, so that memory stays bounded; of no effect on a frame
-TILE_FRAMES = 1024  # frames that Griffin-Lim works on at once: about 13 s, 60 MB
-NNLS_ITERATIONS = 100
-MOMENTUM = 0.99
 # Slaney's mel scale: linear with 3 mel per 200 Hz up to 1 kHz, then 27 mel for each factor of 6.4.
 MEL_PER_HZ = 3 / 200
 MEL_BREAK_HZ = 1_000.0
 MEL_LOG_STEP = np.log(6.4) / 27
-SMALLEST = np.float32(1e-30)  # keeps divisions finite
 
 
 @dataclass(frozen=True)
 class MelSpectrogram:
-    """Mel energies of mono sound, and sound from mel energies.
+    """Mel energies of mono sound.
 
     Args:
         sample_rate_hz: Rate of the samples.
@@ -95,123 +89,34 @@ class MelSpectrogram:
         """Energies [F, M] of the frames that silence after the stream completes."""
         return self._energies(self._framing.finish(state))
 
-    def blocks(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
-        """Energies of samples [N], successively: a few frames at a time, [F, M]."""
-        state = self.initial_state()
-        for first in range(0, samples.size, BLOCK_FRAMES * self.hop_length):
-            state, energies = self.step(state, samples[first : first + BLOCK_FRAMES * self.hop_length])
-            yield energies
-        yield self.finish(state)
-
     def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
         """Energies [F, M] of samples [N]: power spectrum times mel weights."""
         state, energies = self.step(self.initial_state(), samples)
         return np.concatenate([energies, self.finish(state)])
-
-    def invert(self, energies: NDArray[np.floating[Any]], num_samples: int, iterations: int) -> NDArray[np.float32]:
-        """Samples whose energies come close to `energies`, by fast Griffin-Lim from one fixed set of phases.
-
-        Long sound is made in tiles of TILE_FRAMES, each with so much context that its samples are those of the
-        whole, so memory stays bounded and there is no seam.
-
-        Args:
-            energies: [F, M], >= 0.
-            num_samples: N, which has F frames.
-            iterations: Griffin-Lim iterations.
-
-        Returns:
-            [N] float32, finite.
-
-        Raises:
-            ShapeError: F or M does not fit.
-
-        Source:
-            Perraudin, Balazs, Sondergaard 2013, "A fast Griffin-Lim algorithm".
-        """
-        num_frames = self.num_frames(num_samples)
-        if energies.shape != (num_frames, self.num_mels):
-            raise ShapeError(
-                f"energies of shape {list(energies.shape)} for {num_samples} samples: "
-                f"give [{num_frames}, {self.num_mels}]"
-            )
-        hop = self.hop_length
-        # One iteration carries a frame's influence to those that share samples with it, and no further.
-        context = (iterations + 1) * (self.window_length // hop - 1)
-        tiles = [np.zeros(0, np.float32)]
-        for first in range(0, num_frames, TILE_FRAMES):
-            last = min(first + TILE_FRAMES, num_frames)
-            low, high = max(first - context, 0), min(last + context, num_frames)
-            tile = self._griffin_lim(self._magnitudes(energies[low:high]), low, iterations)
-            tiles.append(tile[(first - low) * hop : (last - low) * hop])
-        return np.concatenate(tiles)[:num_samples]
 
     def _energies(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
         # [F, M] of frames [F, window].
         energies = np.empty((len(frames), self.num_mels))
         bins, weights, starts = self._sparse_filters
         for first in range(0, len(frames), BLOCK_FRAMES):
-            spectrum = np.fft.rfft(frames[first : first + BLOCK_FRAMES] * self._window, self.fft_length)
+            spectrum = np.fft.rfft(frames[first : first + BLOCK_FRAMES] * self.window, self.fft_length)
             power = spectrum.real**2 + spectrum.imag**2
             # Each band sums its own few frequencies: a matrix product may round by its shape and thread count.
             energies[first : first + BLOCK_FRAMES] = np.add.reduceat(power[:, bins] * weights, starts, axis=1)
         return energies
 
-    def _magnitudes(self, energies: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        # [F, S]: the non-negative spectrum whose bands have these energies, by Lee and Seung's multiplicative
-        # updates; it starts from the spectrum that is flat within each band.
-        filters = self._filters.astype(np.float32)
-        given = energies.astype(np.float32)
-        wanted = given @ filters
-        spectrum = (given / filters.sum(axis=1)) @ (filters / np.maximum(filters.sum(axis=0), SMALLEST))
-        for _ in range(NNLS_ITERATIONS):
-            spectrum *= wanted / np.maximum((spectrum @ filters.T) @ filters, SMALLEST)
-        return np.asarray(np.sqrt(spectrum))
-
-    def _griffin_lim(self, magnitudes: NDArray[np.float32], first: int, iterations: int) -> NDArray[np.float32]:
-        # Samples [F * hop] with these magnitudes [F, S]; frame `first + i` starts from the same phases in any tile.
-        generator = np.random.PCG64(0)
-        generator.advance(first * magnitudes.shape[1])
-        turns = np.random.Generator(generator).random(magnitudes.shape)
-        spectrum = magnitudes * np.exp(2j * np.pi * turns).astype(np.complex64)
-        consistent = np.zeros_like(spectrum)
-        for iteration in range(iterations):
-            padded = np.pad(self._overlap_add(spectrum), self._lead)
-            before, consistent = consistent, np.fft.rfft(self._frames(padded), self.fft_length)
-            ahead = consistent + MOMENTUM * (consistent - before) if iteration else consistent
-            spectrum = magnitudes * (ahead / np.maximum(np.abs(ahead), SMALLEST))
-        return self._overlap_add(spectrum)
-
-    def _frames(self, padded: NDArray[Any]) -> NDArray[Any]:
-        # [F, window] windowed frames of samples with `_lead` more on either side.
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.window_length)[:: self.hop_length]
-        windowed: NDArray[Any] = frames * self._window.astype(padded.dtype)
-        return windowed
-
-    def _overlap_add(self, spectrum: NDArray[Any]) -> NDArray[np.float32]:
-        # Samples [F * hop]: the inverse of `_frames` by least squares.
-        hop, num_hops = self.hop_length, self.window_length // self.hop_length
-        window = self._window.astype(np.float32)
-        frames = np.fft.irfft(spectrum, self.fft_length)[:, : self.window_length].astype(np.float32) * window
-        frames, squares = frames.reshape(-1, num_hops, hop), (window**2).reshape(num_hops, hop)
-        total = np.zeros((len(frames) + num_hops - 1, hop), np.float32)
-        weight = np.zeros_like(total)
-        for j in range(num_hops):
-            total[j : j + len(frames)] += frames[:, j]
-            weight[j : j + len(frames)] += squares[j]
-        samples: NDArray[np.float32] = (total / np.maximum(weight, SMALLEST)).reshape(-1)
-        return samples[self._lead : self._lead + len(frames) * hop]
-
     @cached_property
     def _framing(self) -> Framing:
-        return Framing(self.hop_length, self.window_length, self._lead)
+        return Framing(self.hop_length, self.window_length, self.lead)
 
     @property
-    def _lead(self) -> int:
-        # Samples by which a frame begins before its hop, and ends after it.
+    def lead(self) -> int:
+        """Samples by which a frame begins before its hop, and ends after it."""
         return (self.window_length - self.hop_length) // 2
 
     @cached_property
-    def _window(self) -> NDArray[np.float64]:
+    def window(self) -> NDArray[np.float64]:
+        """Hann's window, symmetric."""
         return np.asarray(np.sin(np.pi * (np.arange(self.window_length) + 0.5) / self.window_length) ** 2)
 
     @cached_property

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import InputError
-from multitok.frontend.resample import check_not_empty
+from multitok.frontend.resample import PIECE_SAMPLES, check_not_empty, num_resampled
 from multitok.protocol import Codes, TokenizerBase, Waveform
 from multitok.tokenizers._audio_stream import (
     PIECE_FRAMES,
@@ -64,9 +64,18 @@ class AudioStreamTokenizer(TokenizerBase[Waveform]):
             InputError: No sample, a sample that is not finite, or samples far beyond full scale.
         """
         check_not_empty(raw.samples)
-        stream = self.stream(sample_rate_hz=raw.sample_rate_hz, channels=len(raw.samples))
-        values = np.concatenate([stream.push(raw.samples), stream.flush()], axis=1)
-        return Codes(values, (stream.num_samples,))
+        assert self.spec.sample_rate_hz is not None
+        channels, length = raw.samples.shape
+        num_samples = num_resampled(length, raw.sample_rate_hz, self.spec.sample_rate_hz)
+        values = np.empty((self.spec.num_codebooks, -(-num_samples // self.spec.stride[0])), np.int32)
+        stream = self.stream(sample_rate_hz=raw.sample_rate_hz, channels=channels)
+        filled = 0
+        for start in range(0, length, PIECE_SAMPLES):
+            piece = stream.push(raw.samples[:, start : start + PIECE_SAMPLES])
+            values[:, filled : filled + piece.shape[1]] = piece
+            filled += piece.shape[1]
+        values[:, filled:] = stream.flush()
+        return Codes(values, (num_samples,))
 
     def decode(self, codes: Codes, /) -> Waveform:
         """The sound that codes stand for.

@@ -7,25 +7,29 @@ Shape letters: N samples, F frames, K bands = codebooks, V levels per band.
 There is no net: a code says how loud one band is in one frame. So codes are robust, cheap (a few ms for a second of
 sound on one core) and mean the same in every clip; phases are lost, and decode finds new ones by Griffin-Lim.
 A code is the number of edges at or below the band's energy: a comparison of float64 numbers that depends on nothing
-but the clip. Edges and levels are fitted to data per band by `multitok.train.dmel.train_dmel`.
+but the clip, whole or in pieces. Edges and levels are fitted to data per band by `multitok.train.dmel.train_dmel`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import SpecError
-from multitok.frontend.resample import to_mono
+from multitok.frontend.framing import FramingState
+from multitok.frontend.griffin_lim import GriffinLim, GriffinLimState
 from multitok.frontend.spectrogram import MelSpectrogram
-from multitok.protocol import Codes, Json, Modality, TokenizerBase, TokenizerSpec, Waveform
+from multitok.protocol import Json, Modality, TokenizerSpec
+from multitok.tokenizers._audio_stream import Analysis, Synthesis
+from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
 
 GRIFFIN_LIM_ITERATIONS = 32
 
 
-class AudioDMel(TokenizerBase[Waveform]):
+class AudioDMel(AudioStreamTokenizer):
     """Waveforms of any rate and channel count <-> levels of their mel energies.
 
     Args:
@@ -59,6 +63,7 @@ class AudioDMel(TokenizerBase[Waveform]):
         self._levels = np.array(levels, np.float64)
         _check_levels(self._edges, self._levels)
         self._mel = MelSpectrogram(sample_rate_hz, hop_length, window_length, fft_length, len(self._edges))
+        self._griffin_lim = GriffinLim(self._mel, GRIFFIN_LIM_ITERATIONS)
         num_bands, num_levels = self._levels.shape
         self._spec = TokenizerSpec(
             kind="audio-dmel",
@@ -75,43 +80,11 @@ class AudioDMel(TokenizerBase[Waveform]):
         """K codebooks of V levels over ("t",), one frame per `hop_length` samples."""
         return self._spec
 
-    def encode(self, raw: Waveform, /) -> Codes:
-        """Codes [K, F], F = ceil(N / hop_length), N the samples at the tokenizer's rate.
+    def _analysis(self) -> Analysis:
+        return _Analysis(self._mel, self._edges)
 
-        Args:
-            raw: Channels are averaged, other rates resampled.
-
-        Returns:
-            Codes with extent (N,).
-
-        Raises:
-            InputError: No sample, a sample that is not finite, or samples far beyond full scale.
-        """
-        samples = to_mono(raw, self._mel.sample_rate_hz)
-        values = np.empty((self._spec.num_codebooks, self._mel.num_frames(samples.size)), np.int32)
-        first = 0
-        for energies in self._mel.blocks(samples):
-            values[:, first : first + len(energies)] = (energies[:, :, None] >= self._edges).sum(axis=2).T
-            first += len(energies)
-        return Codes(values, (samples.size,))
-
-    def decode(self, codes: Codes, /) -> Waveform:
-        """Mono sound whose mel energies come close to the codes' levels.
-
-        Args:
-            codes: [K, F] with extent (N,), F = ceil(N / hop_length).
-
-        Returns:
-            One channel of exactly N samples at the tokenizer's rate; finite.
-
-        Raises:
-            ShapeError: The grid does not fit the extent, or the codes are not of this kind.
-            CodeRangeError: A code lies outside its codebook.
-        """
-        self._spec.check(codes)
-        energies = self._levels[np.arange(len(self._levels)), codes.values.T]
-        samples = self._mel.invert(energies, codes.extent[0], GRIFFIN_LIM_ITERATIONS)
-        return Waveform(samples, self._mel.sample_rate_hz)
+    def _synthesis(self) -> Synthesis:
+        return _Synthesis(self._griffin_lim, self._levels)
 
     def get_config(self) -> dict[str, Json]:
         """The constructor's arguments but the tensors."""
@@ -126,6 +99,44 @@ class AudioDMel(TokenizerBase[Waveform]):
     def get_tensors(self) -> dict[str, NDArray[Any]]:
         """`edges` and `levels`."""
         return {"edges": self._edges.copy(), "levels": self._levels.copy()}
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """Samples -> how many edges [K, V - 1] each band's energy reaches."""
+
+    mel: MelSpectrogram
+    edges: NDArray[np.float64]
+
+    def initial_state(self) -> FramingState:
+        return self.mel.initial_state()
+
+    def step(self, state: FramingState, samples: NDArray[np.float32]) -> tuple[FramingState, NDArray[np.int32]]:
+        state, energies = self.mel.step(state, samples)
+        return state, self._codes(energies)
+
+    def finish(self, state: FramingState) -> NDArray[np.int32]:
+        return self._codes(self.mel.finish(state))
+
+    def _codes(self, energies: NDArray[np.float64]) -> NDArray[np.int32]:
+        return np.asarray((energies[:, :, None] >= self.edges).sum(axis=2, dtype=np.int32).T)
+
+
+@dataclass(frozen=True)
+class _Synthesis:
+    """Codes -> the energies [K, V] of their levels -> samples."""
+
+    griffin_lim: GriffinLim
+    levels: NDArray[np.float64]
+
+    def initial_state(self) -> GriffinLimState:
+        return self.griffin_lim.initial_state()
+
+    def step(self, state: GriffinLimState, values: NDArray[np.int32]) -> tuple[GriffinLimState, NDArray[np.float32]]:
+        return self.griffin_lim.step(state, self.levels[np.arange(len(self.levels)), values.T])
+
+    def finish(self, state: GriffinLimState) -> NDArray[np.float32]:
+        return self.griffin_lim.finish(state)
 
 
 def _check_levels(edges: NDArray[np.float64], levels: NDArray[np.float64]) -> None:
