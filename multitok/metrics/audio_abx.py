@@ -104,57 +104,48 @@ def abx(sayings: Iterable[Saying], *, max_sayings: int = MAX_SAYINGS, seed: int 
         )
     chosen = _chosen(list(sayings), max_sayings, seed)
     _check([one.features for one in chosen])
-    groups: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = defaultdict(lambda: defaultdict(dict))
-    for at, one in enumerate(chosen):
-        groups[one.neighbours][one.speaker].setdefault(one.phone, []).append(at)
-    cells = {
-        kind: dict(item for neighbours, by_speaker in groups.items() for item in find(neighbours, by_speaker))
-        for kind, find in (("within", _within), ("across", _across))
-    }
-    pairs = sorted({pair for kind in cells.values() for members in kind.values() for pair in _pairs(*members)})
-    distances = dict(zip(pairs, dtw_distances([one.features for one in chosen], pairs), strict=True))
-    found = {kind: {cell: _error(*members, distances) for cell, members in cells[kind].items()} for kind in cells}
-    return AbxResult(
-        within=_mean_error(found["within"]),
-        across=_mean_error(found["across"]),
-        num_within=len(found["within"]),
-        num_across=len(found["across"]),
-    )
+    groups: dict[tuple[str, str], list[Saying]] = defaultdict(list)
+    for one in chosen:
+        groups[one.neighbours].append(one)
+    within: dict[_Cell, float] = {}
+    across: dict[_Cell, float] = {}
+    for neighbours, members in groups.items():
+        places: dict[str, dict[str, list[int]]] = defaultdict(dict)
+        for at, one in enumerate(members):
+            places[one.speaker].setdefault(one.phone, []).append(at)
+        cells_within, cells_across = _within(neighbours, places), _across(neighbours, places)
+        if cells_within or cells_across:
+            distances = dtw_distances([one.features for one in members])
+            within |= {cell: _error(distances, *triple) for cell, triple in cells_within.items()}
+            across |= {cell: _error(distances, *triple) for cell, triple in cells_across.items()}
+    return AbxResult(_mean_error(within), _mean_error(across), len(within), len(across))
 
 
-def dtw_distances(features: Sequence[NDArray[Any]], pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    """Mean angle along the best path of dynamic time warping, for many pairs at once.
+def dtw_distances(features: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """Mean angle along the best path of dynamic time warping, between all of some sayings.
 
     Args:
-        features: [n, D] floats or [n] units each, n above 0.
-        pairs: Indices into `features`.
+        features: T of them, [n, D] floats or [n] units, n above 0.
 
     Returns:
-        [P] from 0 to 1: angles over pi.
+        [T, T] from 0 to 1, angles over pi: 0 from each to itself, the same both ways.
 
     Source:
         Sakoe, Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition"; of equally good
         steps the diagonal one is taken, then the one in the second saying, as the ZeroSpeech 2021 code does.
     """
-    rows = [_unit_length(row) for row in features]
-    lengths = np.array([len(row) for row in rows], np.int64)
-    ends = lengths[np.asarray(pairs, np.int64).reshape(-1, 2)]
-    # Pairs of like shape go together, so that little is filled up.
-    order = np.lexsort((ends[:, 1], ends[:, 0]))
-    distances = np.empty(len(pairs))
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        height, width = ends[order[start]]
-        while stop < len(order):
-            taller, wider = np.maximum((height, width), ends[order[stop]])
-            if (stop + 1 - start) * taller * wider > _BLOCK_ANGLES or taller > height + 2 or wider > width + 8:
-                break
-            height, width, stop = taller, wider, stop + 1
-        block = order[start:stop]
-        angles = _angles(rows, [pairs[at] for at in block], int(height), int(width))
-        distances[block] = _mean_along_path(angles, ends[block])
-        start = stop
+    lengths = np.array([len(row) for row in features], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    angles = _angles(np.concatenate(list(features)))
+    first, second = np.triu_indices(len(features), 1)
+    order = np.argsort(lengths[first] + lengths[second], kind="stable")  # like beside like: little is filled up
+    distances = np.zeros((len(features), len(features)), np.float32)
+    longest = int(lengths.max())
+    size = max(1, _BLOCK_ANGLES // (2 * longest**2))
+    for begin in range(0, len(order), size):
+        i, j = (side[order[begin : begin + size]] for side in (first, second))
+        found = _mean_along_path(angles, starts[i], starts[j], lengths[i], lengths[j])
+        distances[i, j] = distances[j, i] = found
     return distances
 
 
@@ -180,50 +171,41 @@ def _check(features: Sequence[NDArray[Any]]) -> None:
             )
 
 
-_Members = tuple[Sequence[int], Sequence[int], Sequence[int]]  # A, B, X: places among the sayings
-_BySpeaker = Mapping[str, Mapping[str, Sequence[int]]]
+_Triple = tuple[list[int], list[int], list[int]]  # A, B, X: places among the sayings between the same neighbours
+_Places = Mapping[str, Mapping[str, list[int]]]  # by speaker and phone
 
 
-def _within(neighbours: tuple[str, str], by_speaker: _BySpeaker) -> list[tuple[_Cell, _Members]]:
-    return [
-        ((a, b, neighbours, speaker, speaker), (phones[a], phones[b], phones[a]))
-        for speaker, phones in by_speaker.items()
+def _within(neighbours: tuple[str, str], places: _Places) -> dict[_Cell, _Triple]:
+    return {
+        (a, b, neighbours, speaker, speaker): (phones[a], phones[b], phones[a])
+        for speaker, phones in places.items()
         for a in phones
         if len(phones[a]) > 1
         for b in phones
         if b != a
-    ]
+    }
 
 
-def _across(neighbours: tuple[str, str], by_speaker: _BySpeaker) -> list[tuple[_Cell, _Members]]:
-    return [
-        ((a, b, neighbours, speaker, other), (phones[a], phones[b], others[a]))
-        for speaker, phones in by_speaker.items()
-        for other, others in by_speaker.items()
+def _across(neighbours: tuple[str, str], places: _Places) -> dict[_Cell, _Triple]:
+    return {
+        (a, b, neighbours, speaker, other): (phones[a], phones[b], others[a])
+        for speaker, phones in places.items()
+        for other, others in places.items()
         if other != speaker
         for a in phones
         if a in others
         for b in phones
         if b != a
-    ]
+    }
 
 
-def _pairs(a: Sequence[int], b: Sequence[int], x: Sequence[int]) -> list[tuple[int, int]]:
-    return [(min(one, other), max(one, other)) for one in x for other in (*a, *b) if one != other]
-
-
-def _error(a: Sequence[int], b: Sequence[int], x: Sequence[int], distances: Mapping[tuple[int, int], float]) -> float:
+def _error(distances: NDArray[np.float32], a: list[int], b: list[int], x: list[int]) -> float:
     """Share of a cell's triples that come out wrong."""
-
-    def between(others: Sequence[int], one: int) -> NDArray[np.float64]:
-        return np.array([distances[min(one, other), max(one, other)] for other in others if other != one])
-
-    wrong, count = 0.0, 0
-    for one in x:
-        same, different = between(a, one)[:, None], between(b, one)[None, :]
-        wrong += float((same > different).sum()) + float((same == different).sum()) / 2
-        count += same.size * different.size
-    return wrong / count
+    same, different = distances[np.ix_(x, a)][:, :, None], distances[np.ix_(x, b)][:, None, :]
+    wrong = (same > different) + (same == different) / 2
+    if a is x:  # a saying is not compared with itself
+        wrong = wrong[~np.eye(len(x), dtype=bool)]
+    return float(wrong.mean())
 
 
 def _mean_error(errors: Mapping[_Cell, float]) -> float | None:
@@ -243,51 +225,48 @@ def _mean_error(errors: Mapping[_Cell, float]) -> float | None:
     return found.get(())
 
 
-def _unit_length(row: NDArray[Any]) -> NDArray[Any]:
-    """Rows of length 1; a row of zeros stays so, and is at a right angle to all. Units stay as they are."""
-    if row.ndim == 1:
-        return row
-    wide = row.astype(np.float64)
-    norms = np.sqrt((wide**2).sum(axis=1, keepdims=True))
-    return np.asarray(wide / np.where(norms > 0, norms, 1), np.float32)
+def _angles(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Angles over pi between all rows [R, D] or units [R]; a row of zeros is at a right angle to all."""
+    if rows.ndim == 1:
+        return np.asarray(np.where(rows[:, None] == rows, np.float32(0), np.float32(0.5)))
+    norms = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    units = np.asarray(rows / np.where(norms > 0, norms, 1), np.float32)
+    cosines = units @ units.T
+    return np.asarray(np.arccos(np.clip(cosines, -1, 1, out=cosines), out=cosines) / np.float32(np.pi))
 
 
-def _angles(
-    rows: Sequence[NDArray[Any]], pairs: Sequence[tuple[int, int]], height: int, width: int
+def _mean_along_path(
+    angles: NDArray[np.float32],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Angles over pi, [height, width, P], of what each pair has there; beyond it, anything."""
-    first, second = (_padded([rows[pair[side]] for pair in pairs], n) for side, n in ((0, height), (1, width)))
-    if first.ndim == 2:
-        angles = np.where(first[:, :, None] == second[:, None, :], np.float32(0), np.float32(0.5))
-    else:
-        cosines = np.clip(np.matmul(first, second.transpose(0, 2, 1)), -1, 1)
-        angles = np.arccos(cosines, dtype=np.float32) / np.float32(np.pi)
-    return np.ascontiguousarray(angles.transpose(1, 2, 0))
+    """Sum over length of the best paths of P pairs, which begin at rows `first` and columns `second` of `angles`.
 
-
-def _padded(rows: Sequence[NDArray[Any]], length: int) -> NDArray[Any]:
-    padded = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)
-    for at, row in enumerate(rows):
-        padded[at, : len(row)] = row
-    return padded
-
-
-def _mean_along_path(angles: NDArray[np.float32], ends: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum over length of each pair's best path, from angles [height, width, P]; `ends` [P, 2] are the true sizes.
-
-    A path's sum at (i, j) looks at what lies before only, so what fills up a smaller pair does not show.
+    k = 0 1 2 3      cells of one i + j = k need those of k - 1 and k - 2 only,
+        1 2 3 4      so all pairs and all cells of a diagonal are done at once;
+        2 3 4 5      what fills up a smaller pair lies behind its end and does not show
     """
-    height, width, num_pairs = angles.shape
-    sums = np.empty((height, width, num_pairs))
-    steps = np.empty((height, width, num_pairs), np.int32)
-    sums[:, 0], sums[0, :] = np.cumsum(angles[:, 0], axis=0, dtype=np.float64), np.cumsum(angles[0], 0, np.float64)
-    steps[:, 0], steps[0, :] = np.arange(1, height + 1)[:, None], np.arange(1, width + 1)[:, None]
-    for i in range(1, height):
-        for j in range(1, width):
-            both, second, first = sums[i - 1, j - 1], sums[i, j - 1], sums[i - 1, j]
-            diagonal = (both <= second) & (both <= first)
-            along = second <= first
-            sums[i, j] = angles[i, j] + np.where(diagonal, both, np.where(along, second, first))
-            steps[i, j] = 1 + np.where(diagonal, steps[i - 1, j - 1], np.where(along, steps[i, j - 1], steps[i - 1, j]))
-    last = ends[:, 0] - 1, ends[:, 1] - 1, np.arange(num_pairs)
-    return np.asarray(sums[last] / steps[last])
+    height, width = int(heights.max()), int(widths.max())
+    rows, pairs = np.arange(height), np.arange(len(first))
+    sums = [np.full((height + 1, len(first)), np.inf, np.float32) for _ in range(3)]
+    steps = [np.zeros((height + 1, len(first)), np.float32) for _ in range(3)]
+    sums[0][0] = 0  # where every path starts: before row 0, two diagonals before k = 0
+    means = np.empty(len(first), np.float32)
+    for k in range(height + width - 1):
+        (before, last, now), (steps_before, steps_last, steps_now) = sums, steps
+        i = rows[max(0, k - width + 1) : k + 1]
+        at_row = np.minimum(first + i[:, None], len(angles) - 1)
+        at_column = np.minimum(second + (k - i)[:, None], len(angles) - 1)
+        up, down = slice(i[0], i[-1] + 1), slice(i[0] + 1, i[-1] + 2)  # row i - 1, row i; row -1 is the first
+        diagonal = (before[up] <= last[down]) & (before[up] <= last[up])
+        along = last[down] <= last[up]
+        now[:] = np.inf
+        now[down] = np.where(diagonal, before[up], np.where(along, last[down], last[up])) + angles[at_row, at_column]
+        steps_now[down] = 1 + np.where(diagonal, steps_before[up], np.where(along, steps_last[down], steps_last[up]))
+        done = pairs[heights + widths - 2 == k]
+        means[done] = now[heights[done], done] / steps_now[heights[done], done]
+        before[0] = np.inf
+        sums, steps = [last, now, before], [steps_last, steps_now, steps_before]
+    return means
