@@ -19,7 +19,7 @@ from torch import nn
 
 from multitok.codebook import Codebook
 from multitok.codebook.native import MAX_NEAREST
-from multitok.errors import SpecError
+from multitok.errors import ShapeError, SpecError
 from multitok.quantize.gradients import rotate, straight_through
 from multitok.quantize.quantizer import Quantizer, QuantizerOutput, check_num_codebooks, check_share, level_counts
 from multitok.quantize.vector_quantizer import LookupQuantizer
@@ -69,24 +69,28 @@ class ResidualVQ(Quantizer):
         self.levels = nn.ModuleList(quantizers)
         self.dropout, self.rotation_trick = check_share("dropout", dropout), rotation_trick
 
-    def forward(self, vectors: torch.Tensor, num_codebooks: int | None = None) -> QuantizerOutput:
+    def forward(self, vectors: torch.Tensor, num_codebooks: int | torch.Tensor | None = None) -> QuantizerOutput:
         """Quantise with gradients; in training mode the levels learn.
 
         Args:
             vectors: [..., D] of any float dtype, finite.
-            num_codebooks: k, how many levels to use, the first ones; None uses all, with dropout in training.
+            num_codebooks: k, how many levels to use, the first ones; None uses all, with dropout in training. Or how
+                many each item uses, integers [items], in place of the draws of quantiser dropout.
 
         Returns:
-            codes [..., k].
+            codes [..., k]; of all K levels where items use different numbers.
 
         Raises:
-            ShapeError: Not a float tensor [..., D].
+            ShapeError: Not a float tensor [..., D], or not one number for each item.
             InputError: A value is NaN or infinite.
             SpecError: `num_codebooks` is not 1 to K.
         """
         self._check_vectors(vectors)
+        counts = None
+        if isinstance(num_codebooks, torch.Tensor):
+            counts, num_codebooks = self._check_counts(num_codebooks, vectors), None
         with torch.autocast(vectors.device.type, enabled=False):
-            return self._forward(vectors.float(), num_codebooks)
+            return self._forward(vectors.float(), num_codebooks, counts)
 
     def encode(self, vectors: torch.Tensor, num_codebooks: int | None = None, beam: int = 1) -> torch.Tensor:
         """Codes of vectors, without gradients; learns nothing.
@@ -157,10 +161,23 @@ class ResidualVQ(Quantizer):
     def _used(self, count: int) -> list[LookupQuantizer]:
         return [level for level in self.levels[:count] if isinstance(level, LookupQuantizer)]
 
-    def _forward(self, vectors: torch.Tensor, num_codebooks: int | None = None) -> QuantizerOutput:
+    def _check_counts(self, counts: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """How many levels each item uses, with as many axes as the vectors."""
+        if vectors.ndim < 2 or counts.shape != vectors.shape[:1] or counts.is_floating_point():
+            raise ShapeError(
+                f"num_codebooks is {counts.dtype} {list(counts.shape)} for vectors {list(vectors.shape)}: give one "
+                "integer for each item of the first axis"
+            )
+        for count in (int(counts.min()), int(counts.max())) if len(counts) else ():
+            check_num_codebooks(count, self.num_codebooks)
+        return counts.reshape(-1, *[1] * (vectors.ndim - 1))
+
+    def _forward(
+        self, vectors: torch.Tensor, num_codebooks: int | None = None, counts: torch.Tensor | None = None
+    ) -> QuantizerOutput:
         used = check_num_codebooks(num_codebooks, self.num_codebooks)
-        dropped = self.training and self.dropout > 0 and num_codebooks is None
-        counts = level_counts(vectors, used, self.dropout) if dropped else None
+        if self.training and self.dropout > 0 and num_codebooks is None and counts is None:
+            counts = level_counts(vectors, used, self.dropout)
         residual, quantized = vectors, torch.zeros_like(vectors)
         codes, losses = [], []
         for k, level in enumerate(self._used(used)):

@@ -126,6 +126,23 @@ def test_dropped_levels_have_no_loss() -> None:
     torch.testing.assert_close(found.commitment_loss, total)
 
 
+def test_a_number_of_levels_for_each_item() -> None:
+    vectors, counts = draw(6, 3, 5, 4), torch.tensor([2, 3, 1])
+    for training in (True, False):
+        quantizer = make(dropout=0.5).train(training)
+        full = make().encode(vectors)
+        found = quantizer(vectors, counts)
+        for item, count in enumerate(counts.tolist()):
+            assert torch.equal(found.codes[item, :, :count], full[item, :, :count])
+            assert bool((found.codes[item, :, count:] == -1).all())
+            assert torch.equal(make().decode(full[item, :, :count]), found.quantized[item])
+    for wrong in (torch.tensor([2, 3]), torch.ones(3), torch.tensor([[1], [1], [1]])):
+        with pytest.raises(ShapeError, match="one integer for each item"):
+            make()(vectors, wrong)
+    with pytest.raises(SpecError, match="num_codebooks=4"):
+        make()(vectors, torch.tensor([1, 4, 1]))
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 16), st.sampled_from([(6, 5), (3, 4, 4), (7,), (2, 2, 2, 2)]))
 def test_beams_against_a_slow_search(seed: int, beam: int, sizes: tuple[int, ...]) -> None:
