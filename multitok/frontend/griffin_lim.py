@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.errors import ShapeError
+from multitok.errors import ShapeError, SpecError
 from multitok.frontend.spectrogram import MelSpectrogram, mel_filters
 
 TILE_FRAMES = 1024  # about 13 s at 80 frames a second, 60 MB
@@ -48,12 +48,22 @@ class GriffinLim:
         mel: How the energies came about.
         iterations: Griffin-Lim iterations.
 
+    Raises:
+        SpecError: The window is not a multiple of the hop.
+
     Source:
         Perraudin, Balazs, Sondergaard 2013, "A fast Griffin-Lim algorithm".
     """
 
     mel: MelSpectrogram
     iterations: int
+
+    def __post_init__(self) -> None:
+        if self.mel.window_length % self.mel.hop_length:
+            raise SpecError(
+                f"window_length={self.mel.window_length}, hop_length={self.mel.hop_length}: "
+                "Griffin-Lim needs a window that is a multiple of the hop"
+            )
 
     def initial_state(self) -> GriffinLimState:
         """Of a stream that has not begun."""

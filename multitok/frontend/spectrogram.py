@@ -37,7 +37,7 @@ class MelSpectrogram:
     Args:
         sample_rate_hz: Rate of the samples.
         hop_length: Samples from one frame to the next.
-        window_length: Samples in a frame, a multiple of `hop_length` and an even number longer; Hann's window.
+        window_length: Samples in a frame, an even number more than `hop_length`; Hann's window.
         fft_length: At least `window_length`; frames are filled up with zeros.
         num_mels: Bands, on Slaney's mel scale from 0 Hz to half the rate, each a triangle of area 1.
 
@@ -53,10 +53,10 @@ class MelSpectrogram:
 
     def __post_init__(self) -> None:
         ordered = 0 < self.hop_length < self.window_length <= self.fft_length
-        if not ordered or self.window_length % self.hop_length or (self.window_length - self.hop_length) % 2:
+        if not ordered or (self.window_length - self.hop_length) % 2:
             raise SpecError(
                 f"hop_length={self.hop_length}, window_length={self.window_length}, fft_length={self.fft_length}: "
-                "give 0 < hop < window <= FFT, the window a multiple of the hop and an even number longer"
+                "give 0 < hop < window <= FFT, the window longer than the hop by an even number"
             )
         if self.num_mels < 1 or not self._filters.any(axis=1).all():
             raise SpecError(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multitok.errors import ShapeError
+from multitok.errors import ShapeError, SpecError
 from multitok.frontend import griffin_lim
 from multitok.frontend.griffin_lim import GriffinLim
 from multitok.frontend.spectrogram import MelSpectrogram
@@ -73,3 +73,8 @@ def test_any_split_gives_the_same_bits(cuts: list[int], num_frames: int, tile: i
 def test_energies_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"energies of shape \[.*\]: give \[frames, 80\]"):
         GriffinLim(MEL, 1).run(np.zeros(shape))
+
+
+def test_a_window_between_hops_is_refused() -> None:
+    with pytest.raises(SpecError, match="Griffin-Lim needs a window that is a multiple of the hop"):
+        GriffinLim(MelSpectrogram(16_000, 160, 400, 400, 80), iterations=1)
