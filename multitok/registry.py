@@ -25,6 +25,7 @@ KINDS: dict[str, str] = {
     "video-vq": "multitok.tokenizers.video_vq:VideoVq",
     "volume-vq": "multitok.tokenizers.volume_vq:VolumeVq",
     "audio-dmel": "multitok.tokenizers.audio_dmel:AudioDMel",
+    "audio-codec": "multitok.tokenizers.audio_codec:AudioCodec",
     "series-bins": "multitok.tokenizers.series_bins:SeriesBins",
     "sequence-kmer": "multitok.tokenizers.sequence_kmer:SequenceKmer",
 }
@@ -40,6 +41,11 @@ ADAPTERS: dict[str, str] = {
     "cosmos-image": "multitok.tokenizers.cosmos:CosmosImage",
     "cosmos-video": "multitok.tokenizers.cosmos:CosmosVideo",
     "titok": "multitok.tokenizers.titok:Titok",
+    "encodec": "multitok.tokenizers.encodec:Encodec",
+    "dac": "multitok.tokenizers.dac:Dac",
+    "mimi": "multitok.tokenizers.mimi:Mimi",
+    "xcodec2": "multitok.tokenizers.xcodec2:Xcodec2",
+    "snac": "multitok.tokenizers.snac:Snac",
 }
 
 # Which extra brings a module that a tokenizer may fail to import.
