@@ -157,10 +157,11 @@ class AudioCodec(AudioStreamTokenizer):
         """
         if num_codebooks is None:
             return super().decode(codes)
+        first = self.first_codebooks(num_codebooks)
         if codes.num_codebooks != num_codebooks:
             self._spec.check(codes)
             codes = Codes(codes.values[:num_codebooks], codes.extent)
-        return self.first_codebooks(num_codebooks).decode(codes)
+        return first.decode(codes)
 
     def decode_stream(self, *, num_codebooks: int | None = None) -> AudioDecoderStream:
         """Decode codes as they come; the pieces' samples, joined, are those of the whole clip.
