@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import ShapeError, SpecError
+from multitok.frontend.log_mel import log10
 from multitok.frontend.spectrogram import mel_filters
 from multitok.nets.causal.config import CausalConfig
 from multitok.nets.causal.exact import CausalState, ExactCausalNet
@@ -174,7 +175,7 @@ class ExactVocoder:
 
 def net_inputs(energies: NDArray[np.float64]) -> NDArray[np.float32]:
     """What the net reads of energies [F, M] of at least FLOOR."""
-    return np.asarray((np.log10(energies) + LOG_SHIFT) / LOG_SPAN, np.float32)
+    return np.asarray((log10(energies) + LOG_SHIFT) / LOG_SPAN, np.float32)
 
 
 def prior_filters(config: VocoderConfig) -> NDArray[np.float64]:

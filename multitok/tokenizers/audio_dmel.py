@@ -5,28 +5,32 @@ Shape letters: N samples, F frames, K bands = codebooks, V levels per band.
     sound -> mono at the tokenizer's rate -> mel energies [F, K] -> levels [K, F], one codebook per band
 
 There is no net: a code says how loud one band is in one frame. So codes are robust, cheap (a few ms for a second of
-sound on one core) and mean the same in every clip; phases are lost, and decode finds new ones by Griffin-Lim.
+sound on one core) and mean the same in every clip; phases are lost, and decode makes new ones: by a vocoder where the
+tokenizer holds one, else by Griffin-Lim.
 A code is the number of edges at or below the band's energy: a comparison of float64 numbers that depends on nothing
 but the clip, whole or in pieces. Edges and levels are fitted to data per band by `multitok.train.dmel.train_dmel`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import SpecError
 from multitok.frontend.framing import FramingState
-from multitok.frontend.griffin_lim import GriffinLim, GriffinLimState
 from multitok.frontend.spectrogram import MelSpectrogram
+from multitok.nets.vocoder import ExactVocoder
 from multitok.protocol import Json, Modality, TokenizerSpec
 from multitok.tokenizers._audio_stream import Analysis, Synthesis
 from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
+from multitok.tokenizers._mel_sound import MelInverse, mel_inverse, split_vocoder, vocoder_config, vocoder_tensors
 
-GRIFFIN_LIM_ITERATIONS = 32
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class AudioDMel(AudioStreamTokenizer):
@@ -40,9 +44,10 @@ class AudioDMel(AudioStreamTokenizer):
         hop_length: Samples per frame.
         window_length: Samples that a frame looks at.
         fft_length: Samples of the Fourier transform.
+        vocoder: Makes samples of energies; None for Griffin-Lim.
 
     Raises:
-        SpecError: Edges and levels do not fit each other, or the lengths do not.
+        SpecError: Edges and levels do not fit each other, or the lengths do not, or the vocoder is for other energies.
 
     Source:
         Bai et al. 2024, "dMel: Speech Tokenization Made Simple"; here with edges and levels fitted per band.
@@ -58,12 +63,13 @@ class AudioDMel(AudioStreamTokenizer):
         hop_length: int = 200,
         window_length: int = 600,
         fft_length: int = 1024,
+        vocoder: ExactVocoder | None = None,
     ) -> None:
         self._edges = np.array(edges, np.float64)
         self._levels = np.array(levels, np.float64)
         _check_levels(self._edges, self._levels)
         self._mel = MelSpectrogram(sample_rate_hz, hop_length, window_length, fft_length, len(self._edges))
-        self._griffin_lim = GriffinLim(self._mel, GRIFFIN_LIM_ITERATIONS)
+        self._vocoder, self._inverse = vocoder, mel_inverse(self._mel, vocoder)
         num_bands, num_levels = self._levels.shape
         self._spec = TokenizerSpec(
             kind="audio-dmel",
@@ -80,11 +86,23 @@ class AudioDMel(AudioStreamTokenizer):
         """K codebooks of V levels over ("t",), one frame per `hop_length` samples."""
         return self._spec
 
+    def with_vocoder(self, vocoder: ExactVocoder | None) -> Self:
+        """The tokenizer of the same codes that decodes by another vocoder; None is for Griffin-Lim.
+
+        Args:
+            vocoder: For this tokenizer's bands, hop and rate.
+
+        Raises:
+            SpecError: It is for others.
+        """
+        config: dict[str, Any] = {key: value for key, value in self.get_config().items() if key != "vocoder"}
+        return type(self)(edges=self._edges, levels=self._levels, vocoder=vocoder, **config)
+
     def _analysis(self) -> Analysis:
         return _Analysis(self._mel, self._edges)
 
     def _synthesis(self) -> Synthesis:
-        return _Synthesis(self._griffin_lim, self._levels)
+        return _Synthesis(self._inverse, self._levels)
 
     def get_config(self) -> dict[str, Json]:
         """The constructor's arguments but the tensors."""
@@ -94,11 +112,23 @@ class AudioDMel(AudioStreamTokenizer):
             "hop_length": self._mel.hop_length,
             "window_length": self._mel.window_length,
             "fft_length": self._mel.fft_length,
+            **vocoder_config(self._vocoder),
         }
 
     def get_tensors(self) -> dict[str, NDArray[Any]]:
-        """`edges` and `levels`."""
-        return {"edges": self._edges.copy(), "levels": self._levels.copy()}
+        """`edges`, `levels`, and those of the vocoder after "vocoder."."""
+        return {"edges": self._edges.copy(), "levels": self._levels.copy(), **vocoder_tensors(self._vocoder)}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], /) -> Self:
+        """Rebuild a tokenizer from what `get_config` and `get_tensors` returned.
+
+        Raises:
+            SpecError: The parts do not fit each other.
+        """
+        vocoder, others, own = split_vocoder(config, tensors)
+        arguments: dict[str, Any] = {**others, **own}
+        return cls(**arguments, vocoder=vocoder)
 
 
 @dataclass(frozen=True)
@@ -126,17 +156,17 @@ class _Analysis:
 class _Synthesis:
     """Codes -> the energies [K, V] of their levels -> samples."""
 
-    griffin_lim: GriffinLim
+    inverse: MelInverse
     levels: NDArray[np.float64]
 
-    def initial_state(self) -> GriffinLimState:
-        return self.griffin_lim.initial_state()
+    def initial_state(self) -> Any:
+        return self.inverse.initial_state()
 
-    def step(self, state: GriffinLimState, values: NDArray[np.int32]) -> tuple[GriffinLimState, NDArray[np.float32]]:
-        return self.griffin_lim.step(state, self.levels[np.arange(len(self.levels)), values.T])
+    def step(self, state: Any, values: NDArray[np.int32]) -> tuple[Any, NDArray[np.float32]]:
+        return self.inverse.step(state, self.levels[np.arange(len(self.levels)), values.T])
 
-    def finish(self, state: GriffinLimState) -> NDArray[np.float32]:
-        return self.griffin_lim.finish(state)
+    def finish(self, state: Any) -> NDArray[np.float32]:
+        return self.inverse.finish(state)
 
 
 def _check_levels(edges: NDArray[np.float64], levels: NDArray[np.float64]) -> None:
