@@ -149,7 +149,9 @@ class SoundPool:
         return found
 
     def _floats(self, start: int, length: int) -> NDArray[np.float32]:
-        return self._samples[start : start + length].astype(np.float32) * np.float32(1 / FULL_SCALE)
+        floats: NDArray[np.float32] = self._samples[start : start + length].astype(np.float32)
+        floats *= np.float32(1 / FULL_SCALE)
+        return floats
 
 
 def _decode(
