@@ -88,7 +88,8 @@ class ExactCausalNet:
         _check(config, self._tensors)
         held = self._tensors
         self._gain = held["enter_gain"]
-        self._limit = largest_input(held["enter"])
+        # Inputs are cut off where their steps would make sums inexact.
+        self._reach = np.float32(largest_input(held["enter"])) / self._gain
         self._enter, self._leave = _linear(held, "enter"), _linear(held, "leave")
         self._blocks = [
             _Block(
@@ -173,8 +174,9 @@ class ExactCausalNet:
     def _tile(self, past: tuple[Floats, ...], joined: Floats, outputs: Floats) -> tuple[Floats, ...]:
         """Fill outputs [T, O * unstack] from inputs [T, D * stack]; the past that the next tile needs."""
         count, channels = len(joined), self.config.channels
-        steps = np.rint(joined * self._gain)
-        np.clip(steps, -self._limit, self._limit, out=steps)
+        steps = np.clip(joined, -self._reach, self._reach)
+        np.multiply(steps, self._gain, out=steps)
+        np.rint(steps, out=steps)
         # The stream of all blocks, with room before it for the longest past.
         room = max(self._past)
         line = np.empty((room + count, channels), np.float32)
@@ -248,6 +250,8 @@ def _check(config: CausalConfig, tensors: Mapping[str, NDArray[Any]]) -> None:
             raise SpecError(f"{key} is {given}: this configuration needs {np.dtype(dtype)} {list(shape)}")
         if not np.isfinite(found).all():
             raise SpecError(f"{key} holds a value that is not finite: its training failed")
+    if not (tensors["enter_gain"] > 0).all():
+        raise SpecError("enter_gain holds a value that is not above 0: these tensors were not made by `freeze`")
     if surplus := tensors.keys() - wanted.keys():
         raise SpecError(f"unknown tensors {', '.join(sorted(surplus))}: they belong to another configuration")
     sums = {"leave": largest_sum_after_norm(tensors["leave"])}
