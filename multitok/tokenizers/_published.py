@@ -56,6 +56,29 @@ def read_weights(
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a published checkpoint.
+
+    Args:
+        folder: Holds it beside the weights.
+
+    Raises:
+        CheckpointError: It is not there, or no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): the weights alone do not tell the network; copy all files"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, expected is an object: copy it again")
+    return found
+
+
 def check_keys(where: str, given: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[int]]) -> None:
     """Raise unless `given` has exactly the keys and shapes expected, finite floats all.
 
