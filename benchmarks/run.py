@@ -25,6 +25,7 @@ SCRIPTS = {
     "vision": "Image, video and volume tokenizers: quality",
     "vision_speed": "Image, video and volume tokenizers: speed",
     "integer_stacks": "Integer nets",
+    "causal_nets": "Exact causal nets",
     "vision_memory": "Image and video tokenizers: memory",
     "quantizers": "Quantisers trained from scratch",
 }
