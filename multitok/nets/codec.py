@@ -20,13 +20,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multitok.errors import ShapeError, SpecError
+from multitok.frontend.spectrogram import mel_filters
 from multitok.nets.causal.freeze import freeze, thaw
 from multitok.nets.causal.module import CausalNet
 from multitok.nets.codec_config import CodecConfig
-from multitok.nets.codec_exact import LEAST_DIVISOR, SPECTRUM_SCALE, ExactCodec, sine_window, synthesis_window
+from multitok.nets.codec_exact import (
+    BAND_LIMITS,
+    BAND_SHIFT,
+    BAND_SPAN,
+    LEAST_DIVISOR,
+    LEAST_ENERGY,
+    ExactCodec,
+    band_filters,
+    sine_window,
+    synthesis_window,
+)
 from multitok.quantize import ResidualVQ, VectorQuantizer
 
 LARGEST_FLOAT16 = 65504.0
+# Energies of bands far below this do not count.
+QUIETEST_BAND = 3e-6
 
 
 class Codec(nn.Module):
@@ -41,6 +54,8 @@ class Codec(nn.Module):
 
     sine: Tensor
     hann: Tensor
+    bands: Tensor
+    spread: Tensor
 
     def __init__(self, config: CodecConfig, *, decay: float = 0.99, dead_below: float = 0.03, seed: int = 0) -> None:
         super().__init__()
@@ -51,8 +66,14 @@ class Codec(nn.Module):
             for k, size in enumerate(config.codebook_sizes)
         ]
         self.quantizer = ResidualVQ(self.levels)
-        for name, window in (("sine", sine_window(config.window_length)), ("hann", synthesis_window(config))):
-            self.register_buffer(name, torch.from_numpy(window.astype(np.float32)), persistent=False)
+        mel = mel_filters(config.sample_rate_hz, config.window_length, config.num_bands)
+        for name, values in (
+            ("sine", sine_window(config.window_length)),
+            ("hann", synthesis_window(config)),
+            ("bands", (mel / mel.sum(axis=1, keepdims=True)).T),
+            ("spread", band_filters(config)),
+        ):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
     def forward(self, samples: Tensor, num_codebooks: int | Tensor | None = None) -> Tensor:
         """What decoding the codes of `samples` gives, with gradients that pass straight through the codes.
@@ -116,17 +137,51 @@ class Codec(nn.Module):
 
     def reconstruct(self, latents: Tensor, autocast: bool = False) -> Tensor:
         """[B, F * hop] samples of latents [B, F, D]; `autocast` runs the net in bfloat16."""
-        config = self.config
+        return self.overlap(self.parts(latents, autocast))
+
+    def parts(self, latents: Tensor, autocast: bool = False) -> Tensor:
+        """What the decoder makes of latents [B, F, D]: [B, frames, 2 S + M]."""
+        config = self.config.decoder
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=autocast):
-            parts: Tensor = self.decoder(functional.pad(latents, (0, 0, 0, config.decoder.lookahead)))
-        real, imag = parts[:, config.decoder.lookahead * config.decoder.unstack :].float().chunk(2, dim=-1)
-        power = (real.square() + imag.square()) * SPECTRUM_SCALE
-        frames = torch.fft.irfft(torch.complex(real * power, imag * power), config.window_length) * self.hann
-        hop, window, count = config.synthesis_hop_length, config.window_length, frames.shape[1]
+            parts: Tensor = self.decoder(functional.pad(latents, (0, 0, 0, config.lookahead)))
+        return parts[:, config.lookahead * config.unstack :].float()
+
+    def overlap(self, parts: Tensor) -> Tensor:
+        """[B, F * hop] samples of what the decoder made."""
+        hop, window, count = self.config.synthesis_hop_length, self.config.window_length, parts.shape[1]
+        frequencies = window // 2 + 1
+        real, imag = parts[..., :frequencies], parts[..., frequencies : 2 * frequencies]
+        magnitude = (self._logs(parts).exp() @ self.spread + LEAST_ENERGY).sqrt()
+        frames = torch.fft.irfft(torch.complex(real * magnitude, imag * magnitude), window) * self.hann
         length = (count - 1) * hop + window
         made = functional.fold(frames.transpose(1, 2), (1, length), (1, window), stride=(1, hop))[:, 0, 0]
         lead = (window - hop) // 2
         return made[:, lead : lead + count * hop]
+
+    def envelope_loss(self, parts: Tensor, samples: Tensor) -> Tensor:
+        """Mean absolute difference of the logarithms of the bands' energies, from those of the sound itself.
+
+        Args:
+            parts: What the decoder made.
+            samples: [B, N], N whole hops.
+
+        Returns:
+            A scalar.
+        """
+        hop, window = self.config.synthesis_hop_length, self.config.window_length
+        lead = (window - hop) // 2
+        framed = functional.pad(samples, (lead, lead)).unfold(1, window, hop) * torch.hann_window(
+            window, device=samples.device
+        )
+        spectrum = torch.fft.rfft(framed)
+        wanted = (spectrum.real.square() + spectrum.imag.square()) @ self.bands
+        made = self._logs(parts).exp()
+        error: Tensor = (made + QUIETEST_BAND).log() - (wanted + QUIETEST_BAND).log()
+        return error.abs().mean()
+
+    def _logs(self, parts: Tensor) -> Tensor:
+        logs = parts[..., -self.config.num_bands :] * BAND_SPAN + BAND_SHIFT
+        return logs.clamp(*BAND_LIMITS)
 
     def start_codebooks(self, latents: Tensor) -> None:
         """Start each codebook in turn by k-means on what those before it leave.

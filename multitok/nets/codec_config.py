@@ -1,6 +1,6 @@
 """The shape of the codec: what a code stands for, how wide its nets are, how far it looks ahead.
 
-Shape letters: W samples of a window, S = W / 2 + 1 frequencies, D latents, K codebooks. Imports no framework.
+Shape letters: W samples of a window, S = W / 2 + 1 frequencies, M bands, D latents, K codebooks. Imports no framework.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from multitok.errors import SpecError
 from multitok.nets.causal.config import CausalConfig
 
-# What a frame of the encoder holds of each frequency: real and imaginary part, magnitude; what the decoder makes.
+# What the encoder sees of each frequency: real and imaginary part, magnitude. The decoder makes the first two.
 ENCODER_PARTS, DECODER_PARTS = 3, 2
 
 
@@ -25,16 +25,17 @@ class CodecConfig:
         samples -> spectra, one a hop / encoder.stack -> encoder -> latents [D], one a hop -> K codes
         K codes -> latents -> decoder -> spectra, one a hop / decoder.unstack -> overlap-add -> samples
 
-    Frames lie in the middle of their hops. Magnitudes are compressed to their fourth root on the way in, and what the
-    decoder makes is expanded by the third power: both take square roots and products alone.
+    Frames lie in the middle of their hops. Magnitudes are compressed to their fourth root on the way in. The decoder
+    makes a spectrum's envelope, as logarithms of the energies in M mel bands, and apart from it the fine structure.
 
     Args:
         encoder: From 3 S values of a frame (`ENCODER_PARTS`) to D latents.
-        decoder: From D latents to 2 S values of a frame.
+        decoder: From D latents to 2 S + M values of a frame.
         codebook_sizes: V of each of the K codebooks, which quantise one after the other what is left over.
         sample_rate_hz: Of the samples.
         hop_length: Samples for which there is one code of each codebook.
         window_length: W, of both nets' frames.
+        num_bands: M.
 
     Raises:
         SpecError: Sizes do not fit each other.
@@ -46,6 +47,7 @@ class CodecConfig:
     sample_rate_hz: int = 16_000
     hop_length: int = 320
     window_length: int = 640
+    num_bands: int = 80
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codebook_sizes", tuple(self.codebook_sizes))
@@ -59,12 +61,11 @@ class CodecConfig:
                 f"the encoder gives {self.encoder.unstack} x {self.encoder.out_dim} latents, the decoder takes "
                 f"{self.decoder.stack} x {self.decoder.in_dim}: give 1 of the same number each"
             )
-        frequencies = self.window_length // 2 + 1
-        wanted = ENCODER_PARTS * frequencies, DECODER_PARTS * frequencies
+        wanted = frame_values(self.window_length, self.num_bands)
         if (self.encoder.in_dim, self.decoder.out_dim) != wanted:
             raise SpecError(
                 f"encoder.in_dim={self.encoder.in_dim}, decoder.out_dim={self.decoder.out_dim}: windows of "
-                f"{self.window_length} samples need {wanted[0]} and {wanted[1]}"
+                f"{self.window_length} samples with num_bands={self.num_bands} need {wanted[0]} and {wanted[1]}"
             )
         for part, frames in (("encoder.stack", self.encoder.stack), ("decoder.unstack", self.decoder.unstack)):
             hop = self.hop_length // frames
@@ -129,6 +130,7 @@ class CodecConfig:
             "sample_rate_hz": self.sample_rate_hz,
             "hop_length": self.hop_length,
             "window_length": self.window_length,
+            "num_bands": self.num_bands,
         }
 
     @classmethod
@@ -143,3 +145,14 @@ class CodecConfig:
             return cls(**{**data, **nets})
         except (KeyError, TypeError) as error:
             raise SpecError(f"not the shape of a codec: {error}") from error
+
+
+def frame_values(window_length: int, num_bands: int) -> tuple[int, int]:
+    """Values of a frame that the encoder sees and that the decoder makes.
+
+    Args:
+        window_length: W.
+        num_bands: M.
+    """
+    frequencies = window_length // 2 + 1
+    return ENCODER_PARTS * frequencies, DECODER_PARTS * frequencies + num_bands

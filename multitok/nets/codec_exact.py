@@ -5,7 +5,7 @@
 
 `CodecAnalysis` and `CodecSynthesis` hold no state: it is given to each step, and no step changes it.
 
-Shape letters: n samples and f frames of a piece, S frequencies, D latents, K codebooks.
+Shape letters: n samples and f frames of a piece, S frequencies, M bands, D latents, K codebooks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from multitok.errors import SpecError
 from multitok.frontend.framing import Framing, FramingState
+from multitok.frontend.spectrogram import mel_filters
 from multitok.nets.causal.exact import CausalState, ExactCausalNet
 from multitok.nets.codec_config import CodecConfig
 from multitok.nets.istft import InverseStft, IstftState
@@ -26,8 +27,19 @@ from multitok.quantize.residual import ResidualQuantizer
 
 # Below this magnitude to the power of 3/4 a frequency counts as so loud: it keeps divisions finite.
 LEAST_DIVISOR = 1e-6
-# Magnitudes of 1 leave the decoder as ones of 10, so that its outputs are of the order of 1.
-SPECTRUM_SCALE = 10.0
+# The decoder's output for a band is (ln energy - BAND_SHIFT) / BAND_SPAN; energies stay within these logarithms.
+BAND_SHIFT, BAND_SPAN = -3.0, 1.5
+BAND_LIMITS = (-18.0, 10.0)
+# Energy at frequencies that no band covers, and everywhere at least.
+LEAST_ENERGY = 1e-9
+# ln 2 in two parts, the first with so few bits that its small multiples are exact.
+LN_2 = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
+# 1 / n! from the 11th on down: within half of ln 2 the series is right to 1e-13.
+EXP_SERIES = (
+    2.5052108385441720e-08, 2.7557319223985893e-07, 2.7557319223985888e-06, 2.4801587301587302e-05,
+    1.9841269841269841e-04, 1.3888888888888889e-03, 8.3333333333333332e-03, 4.1666666666666664e-02,
+    1.6666666666666666e-01, 0.5, 1.0, 1.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,6 +177,7 @@ class CodecSynthesis:
 
     def __init__(self, config: CodecConfig, decoder: ExactCausalNet, quantizer: ResidualQuantizer) -> None:
         self._istft = InverseStft(synthesis_window(config), config.synthesis_hop_length)
+        self._spectra = Spectra(config)
         self._decoder, self._quantizer = decoder, quantizer
 
     def initial_state(self) -> SynthesisState:
@@ -183,7 +196,7 @@ class CodecSynthesis:
     def _made(
         self, state: SynthesisState, decoder: CausalState, parts: NDArray[np.float32]
     ) -> tuple[SynthesisState, NDArray[np.float32]]:
-        overlap, samples = self._istft.step(state.overlap, spectra(parts))
+        overlap, samples = self._istft.step(state.overlap, self._spectra(parts))
         return SynthesisState(decoder, overlap), samples
 
 
@@ -215,20 +228,57 @@ def features(frames: NDArray[np.float32], window: NDArray[np.float64]) -> NDArra
     return np.concatenate([spectrum.real / divisor, spectrum.imag / divisor, root], axis=1, dtype=np.float32)
 
 
-def spectra(parts: NDArray[np.float32]) -> NDArray[np.complex128]:
-    """The spectra that the decoder's outputs stand for: c |c|^2, so that small outputs are quiet.
+def band_filters(config: CodecConfig) -> NDArray[np.float64]:
+    """[M, S] each band's energy per frequency, for a spectrum that is flat within bands.
 
     Args:
-        parts: [f, 2 S], real parts, then imaginary ones.
-
-    Returns:
-        [f, S].
+        config: Of the codec.
     """
-    real, imag = np.split(parts.astype(np.float64), 2, axis=1)
-    power = (real * real + imag * imag) * SPECTRUM_SCALE
-    found = np.empty(real.shape, np.complex128)
-    found.real, found.imag = real * power, imag * power
-    return found
+    filters = mel_filters(config.sample_rate_hz, config.window_length, config.num_bands)
+    covered = filters.sum(axis=0)
+    return np.asarray(filters / np.maximum(covered, covered[covered > 0].min()))
+
+
+class Spectra:
+    """What the decoder's outputs stand for: fine structure times the envelope that the bands' energies make.
+
+    Args:
+        config: Of the codec.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        filters = band_filters(config)
+        # Triangles: at most two bands cover a frequency, and a sum of two terms has one order.
+        self._bands = np.argsort(filters == 0, axis=0, kind="stable")[:2]
+        self._weights = np.take_along_axis(filters, self._bands, axis=0)
+        self._num_frequencies = filters.shape[1]
+
+    def __call__(self, parts: NDArray[np.float32]) -> NDArray[np.complex128]:
+        """Spectra [f, S] of outputs [f, 2 S + M]: real parts, imaginary parts, logarithms."""
+        count = self._num_frequencies
+        logs = parts[:, 2 * count :] * BAND_SPAN + BAND_SHIFT
+        energies = exp(np.clip(logs.astype(np.float64), *BAND_LIMITS))
+        spread = energies[:, self._bands[0]] * self._weights[0]
+        if len(self._bands) > 1:
+            spread += energies[:, self._bands[1]] * self._weights[1]
+        magnitude = np.sqrt(spread + LEAST_ENERGY)
+        found = np.empty(magnitude.shape, np.complex128)
+        found.real, found.imag = parts[:, :count] * magnitude, parts[:, count : 2 * count] * magnitude
+        return found
+
+
+def exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """e to the power of moderate values, to within 1e-12 of it, the same bits everywhere.
+
+    Args:
+        values: Of any shape, between -700 and 700.
+    """
+    twos = np.rint(values * (1 / (LN_2[0] + LN_2[1])))
+    rest = (values - twos * LN_2[0]) - twos * LN_2[1]
+    total = np.full_like(rest, EXP_SERIES[0])
+    for coefficient in EXP_SERIES[1:]:
+        total = total * rest + coefficient
+    return np.asarray(np.ldexp(total, twos.astype(np.int32)))
 
 
 def _part(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ def small_config(**changed: Any) -> CodecConfig:
     """16 kHz, 50 frames a second, 4 codebooks of 16; `changed` fields replace these."""
     fields: dict[str, Any] = {
         "encoder": CausalConfig(in_dim=963, out_dim=8, dilations=(1, 2), **_NET),
-        "decoder": CausalConfig(in_dim=8, out_dim=642, dilations=(1, 2), unstack=2, **_NET),
+        "decoder": CausalConfig(in_dim=8, out_dim=722, dilations=(1, 2), unstack=2, **_NET),
         "codebook_sizes": (16, 16, 16, 16),
     }
     return CodecConfig(**{**fields, **changed})
