@@ -95,6 +95,11 @@ class ResidualBeam:
         """D."""
         return int(self._values[0].shape[1])
 
+    @property
+    def codebooks(self) -> list[NDArray[np.float32]]:
+        """The K codebooks, read-only."""
+        return [book.values for book in self._books]
+
     def encode(self, residual: Floats) -> tuple[NDArray[np.int32], Floats]:
         """See `Quantizer`; of equal candidates the better prefix wins, then the nearer code."""
         left = residual[None]
@@ -133,7 +138,7 @@ class ScalarGroups:
         levels: The levels of each group's latents, which follow one another from the first latent on.
 
     Raises:
-        SpecError: More levels than latents, fewer than 2 of one, a step that is not above 0, or a group too large.
+        SpecError: More levels than latents, none of one, a step that is not above 0, or a group too large.
 
     Source:
         Mentzer et al. 2023, "Finite Scalar Quantization: VQ-VAE Made Simple".
@@ -142,8 +147,8 @@ class ScalarGroups:
     def __init__(self, steps: NDArray[np.int16], levels: Sequence[Sequence[int]]) -> None:
         flat = [count for group in levels for count in group]
         self.codebook_sizes = tuple(int(np.prod(group, dtype=np.int64)) for group in levels)
-        if steps.ndim != 1 or not 0 < len(flat) <= len(steps) or min(flat) < 2 or steps.min() <= 0:
-            raise SpecError(f"levels={levels} with steps {list(steps.shape)}: give a step above 0 and 2 levels or more")
+        if steps.ndim != 1 or not 0 < len(flat) <= len(steps) or min(flat) < 1 or steps.min() <= 0:
+            raise SpecError(f"levels={levels} with steps {list(steps.shape)}: give a step above 0 and a level or more")
         if max(self.codebook_sizes) > 2**16:
             raise SpecError(f"levels={levels}: the levels of a group may multiply to 65,536 at most")
         self._all_steps, self._steps = np.array(steps), steps[: len(flat)].astype(np.float64)
