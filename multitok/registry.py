@@ -25,9 +25,15 @@ KINDS: dict[str, str] = {
     "video-vq": "multitok.tokenizers.video_vq:VideoVq",
     "volume-vq": "multitok.tokenizers.volume_vq:VolumeVq",
     "audio-dmel": "multitok.tokenizers.audio_dmel:AudioDMel",
+    "audio-semantic": "multitok.tokenizers.audio_semantic:AudioSemantic",
     "audio-codec": "multitok.tokenizers.audio_codec:AudioCodec",
     "series-bins": "multitok.tokenizers.series_bins:SeriesBins",
     "sequence-kmer": "multitok.tokenizers.sequence_kmer:SequenceKmer",
+}
+
+# Kinds that a tokenizer of another kind makes, `load("semantic-stream").merged()`: they can be saved like any other.
+DERIVED: dict[str, str] = {
+    "audio-units": "multitok.tokenizers.audio_units:AudioUnits",
 }
 
 # Kinds without a checkpoint of ours: they read a folder with the published weights, `load(folder, kind=...)`.
@@ -54,7 +60,7 @@ EXTRAS: dict[str, str] = {"cupy": "cuda12", "ray": "ray", "av": "video", "transf
 
 def built_in() -> dict[str, str]:
     """The kinds that come with this package, adapters after the others, and where each class is."""
-    return KINDS | ADAPTERS
+    return KINDS | DERIVED | ADAPTERS
 
 
 def kinds() -> dict[str, str]:

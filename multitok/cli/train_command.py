@@ -121,6 +121,52 @@ def dmel(paths: tuple[Path, ...], out: Path, name: str | None, levels: int, seed
     _save(tokenizer, out, reading.used, f"levels fitted per band, seed {seed}")
 
 
+_FRONT_ENDS = """log-mel, mfcc, best-rq (nothing trained), whisper:PATH (model.bin or a folder), or hf:FOLDER."""
+
+
+@command.command()
+@_common
+@click.option("--front-end", "front_end_name", default="log-mel", show_default=True, help=_FRONT_ENDS)
+@click.option("--layer", type=click.IntRange(0), default=4, show_default=True, help="Of whisper: and hf: models.")
+@click.option("--codebook-sizes", default="100,500,2000", show_default=True, help="Sizes of k-means codebooks.")
+@click.option("--codebook-size", type=click.IntRange(1), default=500, show_default=True, help="The one in use.")
+@click.option("--tokens", type=click.IntRange(1), default=4096, show_default=True, help="Units and merges of them.")
+@click.option("--max-frames", type=click.IntRange(1), default=200_000, show_default=True, help="Training sample.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def semantic(
+    paths: tuple[Path, ...],
+    out: Path,
+    name: str | None,
+    front_end_name: str,
+    layer: int,
+    codebook_sizes: str,
+    codebook_size: int,
+    tokens: int,
+    max_frames: int,
+    seed: int,
+) -> None:
+    """Speech units from sound files and folders: clusters of what a front end makes of speech."""
+    from multitok.protocol import Modality
+    from multitok.train.semantic import best_rq, make_front_end, train_semantic
+
+    reading = _Reading(_files(paths, Modality.AUDIO), Modality.AUDIO)
+    if front_end_name == "best-rq":
+        tokenizer = best_rq(reading.raws(), seed=seed, name=name or "speech")
+    else:
+        tokenizer = train_semantic(
+            reading.raws(),
+            make_front_end(front_end_name, layer),
+            codebook_sizes=_sizes(codebook_sizes, "--codebook-sizes"),
+            codebook_size=codebook_size,
+            num_tokens=tokens,
+            max_frames=max_frames,
+            seed=seed,
+            name=name or "speech",
+            report=lambda line: click.echo(line, err=True),
+        )
+    _save(tokenizer, out, reading.used, f"k-means of features, seed {seed}")
+
+
 class _Reading:
     """Reads files one by one; those that cannot be read are named on standard error and left out.
 
@@ -183,11 +229,11 @@ def _files(paths: tuple[Path, ...], modality: Modality) -> list[Path]:
     return files
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def _sizes(text: str, option: str = "--patch") -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise click.BadParameter(f"{text!r}: write numbers with commas, such as 8,8", param_hint="--patch") from None
+        raise click.BadParameter(f"{text!r}: write numbers with commas, such as 8,8", param_hint=option) from None
 
 
 def _save(tokenizer: Any, out: Path, files: list[Path], how: str) -> None:
