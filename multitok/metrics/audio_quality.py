@@ -245,11 +245,11 @@ def _stoi(extended: bool) -> _Measure:
 
 
 def _distillmos(original: NDArray[np.float32], decoded: NDArray[np.float32], sample_rate_hz: int) -> float | None:
-    import torch
-
     samples = _at(decoded, sample_rate_hz, SPEECH_RATE_HZ)
     if samples.size < SHORTEST_S * SPEECH_RATE_HZ:
         return None
+    import torch
+
     pieces = np.array_split(samples, max(1, round(samples.size / (MOS_PIECE_S * SPEECH_RATE_HZ))))
     with torch.inference_mode():
         scores = [float(_mos_net()(torch.from_numpy(np.ascontiguousarray(piece))[None])) for piece in pieces]
