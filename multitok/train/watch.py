@@ -69,7 +69,7 @@ class Watch:
 
     def __init__(self, *, unit: str, tensorboard: Path | None, show: bool | None) -> None:
         self._unit = unit
-        self._writer = None if tensorboard is None else _tensorboard(tensorboard)
+        self._writer = None if tensorboard is None else tensorboard_writer(tensorboard)
         self._live_wanted = sys.stderr.isatty() if show is None else show
         self._live: Any = None
         self._moment: Moment | None = None
@@ -198,7 +198,15 @@ def has_tensorboard() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
 
 
-def _tensorboard(folder: Path) -> Any:
+def tensorboard_writer(folder: Path) -> Any:
+    """A writer of TensorBoard files.
+
+    Args:
+        folder: Where they go.
+
+    Raises:
+        MissingExtraError: The package is not there.
+    """
     if not has_tensorboard():
         raise MissingExtraError(
             "TensorBoard files need tensorboard: pip install 'multitok[tensorboard]', or leave them out",
