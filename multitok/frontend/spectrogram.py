@@ -83,19 +83,19 @@ class MelSpectrogram:
             Where it stands then, and [F, M].
         """
         state, frames = self._framing.step(state, samples)
-        return state, self._energies(frames)
+        return state, self.energies_of(frames)
 
     def finish(self, state: FramingState) -> NDArray[np.float64]:
         """Energies [F, M] of the frames that silence after the stream completes."""
-        return self._energies(self._framing.finish(state))
+        return self.energies_of(self._framing.finish(state))
 
     def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
         """Energies [F, M] of samples [N]: power spectrum times mel weights."""
         state, energies = self.step(self.initial_state(), samples)
         return np.concatenate([energies, self.finish(state)])
 
-    def _energies(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
-        # [F, M] of frames [F, window].
+    def energies_of(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Energies [F, M] of frames [F, window] that have been cut already."""
         energies = np.empty((len(frames), self.num_mels))
         bins, weights, starts = self._sparse_filters
         for first in range(0, len(frames), BLOCK_FRAMES):

@@ -1,16 +1,17 @@
 """The codec in torch: what is trained, and what a training loop can put gradients through.
 
-    samples [B, N] -> features -> encoder -> latents [B, F, D] -> residual VQ -> decoder -> spectra -> samples [B, N]
+    samples [B, N] -> features -> latents [B, F, D] -> residual VQ -> latents -> spectra -> samples [B, N]
 
 F = ceil(N / hop); what lies outside of a clip is silence. `freeze_codec` makes the exact form that tokenizers run
 (`multitok.nets.codec_exact`). This module imports torch.
 
-Shape letters: B clips, N samples, F codes of a codebook, D latents, K codebooks, S frequencies, W samples of a window.
+Shape letters: B clips, N samples, F frames, D latents, K codebooks, M mel bands, S frequencies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,21 +26,22 @@ from multitok.nets.causal.freeze import freeze, thaw
 from multitok.nets.causal.module import CausalNet
 from multitok.nets.codec_config import CodecConfig
 from multitok.nets.codec_exact import (
-    BAND_LIMITS,
-    BAND_SHIFT,
-    BAND_SPAN,
+    GRID,
     LEAST_DIVISOR,
-    LEAST_ENERGY,
+    LEAST_POWER,
+    LN_10,
+    MADE_LOGS,
+    SILENCE,
     ExactCodec,
-    band_filters,
-    sine_window,
+    prior_filters,
     synthesis_window,
 )
+from multitok.nets.exact_linear import linear_tensors
+from multitok.nets.vocoder import FLOOR, LOG_SHIFT, LOG_SPAN, PRIOR_GAIN
+from multitok.nets.vocoder_module import Vocoder
 from multitok.quantize import ResidualVQ, VectorQuantizer
 
 LARGEST_FLOAT16 = 65504.0
-# Energies of bands far below this do not count.
-QUIETEST_BAND = 3e-6
 
 
 class Codec(nn.Module):
@@ -52,26 +54,29 @@ class Codec(nn.Module):
         seed: Of the vectors that start codebooks and revive dead codes.
     """
 
-    sine: Tensor
-    hann: Tensor
-    bands: Tensor
-    spread: Tensor
+    mel_window: Tensor
+    mel_filters: Tensor
+    mel_mean: Tensor
+    prior: Tensor
+    made_window: Tensor
 
     def __init__(self, config: CodecConfig, *, decay: float = 0.99, dead_below: float = 0.03, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.encoder, self.decoder = CausalNet(config.encoder), CausalNet(config.decoder)
+        self.skip = nn.Linear(config.num_mels, config.latent_dim, bias=False)
+        self.envelope = nn.Linear(config.latent_dim, config.num_mels)
         self.levels = [
             VectorQuantizer(config.latent_dim, size, decay=decay, dead_below=dead_below, seed=seed + k)
             for k, size in enumerate(config.codebook_sizes)
         ]
         self.quantizer = ResidualVQ(self.levels)
-        mel = mel_filters(config.sample_rate_hz, config.window_length, config.num_bands)
+        self.register_buffer("mel_mean", torch.zeros(config.num_mels))
         for name, values in (
-            ("sine", sine_window(config.window_length)),
-            ("hann", synthesis_window(config)),
-            ("bands", (mel / mel.sum(axis=1, keepdims=True)).T),
-            ("spread", band_filters(config)),
+            ("mel_window", config.mel.window),
+            ("mel_filters", mel_filters(config.sample_rate_hz, config.fft_length, config.num_mels).T),
+            ("prior", prior_filters(config)),
+            ("made_window", synthesis_window(config)),
         ):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
@@ -114,74 +119,106 @@ class Codec(nn.Module):
         """
         return self.reconstruct(self.quantizer.decode(codes.transpose(1, 2)))[:, :num_samples]
 
-    def latents(self, samples: Tensor, autocast: bool = False) -> Tensor:
-        """[B, F, D] of samples [B, N]; `autocast` runs the net in bfloat16."""
-        config = self.config
-        seen = self.features(samples)
-        missing = -seen.shape[1] % config.encoder.stack + config.encoder.lookahead * config.encoder.stack
-        with torch.autocast(samples.device.type, torch.bfloat16, enabled=autocast):
-            latents: Tensor = self.encoder(functional.pad(seen, (0, 0, 0, missing)))
-        return latents[:, config.encoder.lookahead :].float()
+    def latents(self, samples: Tensor, *, autocast: bool = False, cut: bool = False) -> Tensor:
+        """Latents of clips.
 
-    def features(self, samples: Tensor) -> Tensor:
-        """What the encoder sees of samples [B, N]: [B, frames, 3 S]."""
-        hop, window = self.config.analysis_hop_length, self.config.window_length
-        lead, count = (window - hop) // 2, -(-samples.shape[1] // hop)
-        padded = functional.pad(samples, (lead, count * hop - samples.shape[1] + lead))
-        spectrum = torch.fft.rfft(padded.unfold(1, window, hop) * self.sine)
+        Args:
+            samples: [B, N].
+            autocast: Run the net in bfloat16.
+            cut: The clips go on behind their end: leave out the last `encoder.lookahead` frames, whose latents depend
+                on it. Else there is silence.
+
+        Returns:
+            [B, F, D].
+        """
+        config, ahead = self.config, self.config.encoder.lookahead
+        if not cut:
+            missing = -samples.shape[1] % config.hop_length
+            samples = functional.pad(samples, (0, missing + ahead * config.hop_length))
+        seen, logs = self.features(samples)
+        with torch.autocast(samples.device.type, torch.bfloat16, enabled=autocast):
+            found: Tensor = self.encoder(seen)
+        skipped: Tensor = self.skip(logs - self.mel_mean)
+        return found[:, ahead:].float() + skipped[:, : skipped.shape[1] - ahead]
+
+    def features(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder sees of samples [B, N], [B, F, 3 S + M], and the log mel energies, [B, F, M]."""
+        mel = self.config.mel
+        count = -(-samples.shape[1] // mel.hop_length)
+        padded = functional.pad(samples, (mel.lead, count * mel.hop_length - samples.shape[1] + mel.lead))
+        framed = padded.unfold(1, mel.window_length, mel.hop_length) * self.mel_window
+        power = torch.fft.rfft(framed, mel.fft_length).abs().square()
+        logs = (torch.log10((power @ self.mel_filters).clamp(min=FLOOR)) + LOG_SHIFT) / LOG_SPAN
+        spectrum = torch.fft.rfft(framed)
         power = spectrum.real.square() + spectrum.imag.square()
         # The root's slope is infinite at 0, where there is nothing to learn.
         root = power.clamp(min=LEAST_DIVISOR**4).sqrt().sqrt().sqrt()
         divisor = (root * root * root).clamp(min=LEAST_DIVISOR)
-        return torch.cat([spectrum.real / divisor, spectrum.imag / divisor, root], dim=-1)
+        return torch.cat([spectrum.real / divisor, spectrum.imag / divisor, root, logs], dim=-1), logs
 
-    def reconstruct(self, latents: Tensor, autocast: bool = False) -> Tensor:
-        """[B, F * hop] samples of latents [B, F, D]; `autocast` runs the net in bfloat16."""
-        return self.overlap(self.parts(latents, autocast))
-
-    def parts(self, latents: Tensor, autocast: bool = False) -> Tensor:
-        """What the decoder makes of latents [B, F, D]: [B, frames, 2 S + M]."""
-        config = self.config.decoder
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=autocast):
-            parts: Tensor = self.decoder(functional.pad(latents, (0, 0, 0, config.lookahead)))
-        return parts[:, config.lookahead * config.unstack :].float()
-
-    def overlap(self, parts: Tensor) -> Tensor:
-        """[B, F * hop] samples of what the decoder made."""
-        hop, window, count = self.config.synthesis_hop_length, self.config.window_length, parts.shape[1]
-        frequencies = window // 2 + 1
-        real, imag = parts[..., :frequencies], parts[..., frequencies : 2 * frequencies]
-        magnitude = (self._logs(parts).exp() @ self.spread + LEAST_ENERGY).sqrt()
-        frames = torch.fft.irfft(torch.complex(real * magnitude, imag * magnitude), window) * self.hann
-        length = (count - 1) * hop + window
-        made = functional.fold(frames.transpose(1, 2), (1, length), (1, window), stride=(1, hop))[:, 0, 0]
-        lead = (window - hop) // 2
-        return made[:, lead : lead + count * hop]
-
-    def envelope_loss(self, parts: Tensor, samples: Tensor) -> Tensor:
-        """Mean absolute difference of the logarithms of the bands' energies, from those of the sound itself.
+    def reconstruct(self, latents: Tensor, *, autocast: bool = False, cut: bool = False) -> Tensor:
+        """Sound of latents.
 
         Args:
-            parts: What the decoder made.
-            samples: [B, N], N whole hops.
+            latents: [B, F, D].
+            autocast: Run the net in bfloat16.
+            cut: Latents go on behind their end: leave out the last `decoder.lookahead` frames. Else there is silence.
 
         Returns:
-            A scalar.
+            [B, F * hop].
         """
-        hop, window = self.config.synthesis_hop_length, self.config.window_length
-        lead = (window - hop) // 2
-        framed = functional.pad(samples, (lead, lead)).unfold(1, window, hop) * torch.hann_window(
-            window, device=samples.device
-        )
-        spectrum = torch.fft.rfft(framed)
-        wanted = (spectrum.real.square() + spectrum.imag.square()) @ self.bands
-        made = self._logs(parts).exp()
-        error: Tensor = (made + QUIETEST_BAND).log() - (wanted + QUIETEST_BAND).log()
-        return error.abs().mean()
+        config, ahead = self.config, self.config.decoder.lookahead
+        if not cut:
+            silence = self.skip(torch.full_like(self.mel_mean, SILENCE) - self.mel_mean)
+            latents = torch.cat([latents, silence.expand(len(latents), ahead, -1)], dim=1)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=autocast):
+            factors: Tensor = self.decoder(latents)
+        real, imag = factors[:, ahead:].float().chunk(2, dim=-1)
+        logs = self.envelope(latents[:, : latents.shape[1] - ahead]).clamp(*MADE_LOGS)
+        energies = torch.exp((logs * LOG_SPAN - LOG_SHIFT) * LN_10)
+        magnitudes = (energies @ self.prior * PRIOR_GAIN + LEAST_POWER).sqrt()
+        length, hop, count = config.synthesis_length, config.hop_length, real.shape[1]
+        frames = torch.fft.irfft(torch.complex(real * magnitudes, imag * magnitudes), length) * self.made_window
+        size = (1, (count - 1) * hop + length)
+        made = functional.fold(frames.transpose(1, 2), size, (1, length), stride=(1, hop))[:, 0, 0]
+        lead = (length - hop) // 2
+        return made[:, lead : lead + count * hop]
 
-    def _logs(self, parts: Tensor) -> Tensor:
-        logs = parts[..., -self.config.num_bands :] * BAND_SPAN + BAND_SHIFT
-        return logs.clamp(*BAND_LIMITS)
+    @torch.no_grad()
+    def start_nets(self, samples: Tensor, vocoder: Vocoder | None = None) -> None:
+        """Start from principal components: log mel energies pass through the latents, and a vocoder's net decodes them.
+
+        The encoder's net starts silent, so what it learns is what log mel energies do not say.
+
+        Args:
+            samples: [B, N] typical clips.
+            vocoder: Trained, its net of the decoder's shape but for its inputs; None leaves the decoder at random.
+
+        Raises:
+            SpecError: The vocoder is of another shape.
+        """
+        logs = self.features(samples)[1].reshape(-1, self.config.num_mels)
+        self.mel_mean.copy_(logs.mean(0))
+        count = min(self.config.num_mels, self.config.latent_dim) * 4 // 5
+        axes = torch.linalg.eigh(torch.cov((logs - self.mel_mean).T))[1].flip(1)[:, :count]
+        # Signs that do not depend on the library.
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+        for parameter in (self.skip.weight, self.envelope.weight, self.encoder.leave.weight, self.encoder.leave.bias):
+            parameter.zero_()
+        self.skip.weight[:count] = axes.T
+        self.envelope.weight[:, :count] = axes
+        self.envelope.bias.copy_(self.mel_mean)
+        if vocoder is None:
+            return
+        wanted, given = self.config.decoder, vocoder.config
+        if replace(wanted, in_dim=given.net.in_dim) != given.net or given.net.in_dim != self.config.num_mels:
+            raise SpecError(f"a vocoder with {given.net} cannot start a decoder of {wanted}: they may differ in in_dim")
+        entered = vocoder.net.enter
+        state = {key: value.clone() for key, value in vocoder.net.state_dict().items() if not key.startswith("enter.")}
+        weight = 0.02 * torch.randn_like(self.decoder.enter.weight)
+        weight[:, :count] = entered.weight @ axes
+        state |= {"enter.weight": weight, "enter.bias": entered.bias + entered.weight @ self.mel_mean}
+        self.decoder.load_state_dict(state)
 
     def start_codebooks(self, latents: Tensor) -> None:
         """Start each codebook in turn by k-means on what those before it leave.
@@ -296,8 +333,14 @@ def freeze_codec(codec: Codec, clips: Iterable[NDArray[np.float32]]) -> ExactCod
         tensors[f"codebook_{k}"] = level.codebook.numpy().astype(np.float16)
     with torch.no_grad():
         batches = [torch.from_numpy(np.asarray(clip, np.float32))[None] for clip in clips]
-        seen = [codec.features(batch) for batch in batches]
+        seen = [codec.features(batch)[0] for batch in batches]
         quantized = [codec.quantizer.decode(codec.quantizer.encode(codec.latents(batch))) for batch in batches]
+        maps = {
+            "skip": linear_tensors(codec.skip.weight.numpy(), GRID, centre=codec.mel_mean.numpy()),
+            "envelope": linear_tensors(codec.envelope.weight.numpy(), GRID, bias=codec.envelope.bias.numpy()),
+        }
+    for name, each in maps.items():
+        tensors |= {f"{name}.{key}": value for key, value in each.items()}
     for name, net, inputs in (("encoder", codec.encoder, seen), ("decoder", codec.decoder, quantized)):
         tensors |= {f"{name}.{key}": value for key, value in freeze(net, inputs).tensors().items()}
     return ExactCodec(codec.config, tensors)
@@ -314,6 +357,15 @@ def thaw_codec(exact: ExactCodec) -> Codec:
     """
     codec = Codec(exact.config)
     codec.encoder, codec.decoder = thaw(exact.encoder), thaw(exact.decoder)
+    (skip, mean, _), (envelope, _, bias) = exact.skip.floats(), exact.envelope.floats()
+    with torch.no_grad():
+        for held, values in (
+            (codec.skip.weight, skip),
+            (codec.mel_mean, mean),
+            (codec.envelope.weight, envelope),
+            (codec.envelope.bias, bias),
+        ):
+            held.copy_(torch.from_numpy(values))
     for level, codebook in zip(codec.levels, exact.codebooks, strict=True):
         level.set_codebook(torch.from_numpy(codebook.copy()))
     return codec

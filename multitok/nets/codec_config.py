@@ -1,6 +1,7 @@
 """The shape of the codec: what a code stands for, how wide its nets are, how far it looks ahead.
 
-Shape letters: W samples of a window, S = W / 2 + 1 frequencies, M bands, D latents, K codebooks. Imports no framework.
+Shape letters: S frequencies of an analysed frame, R of a made one, M mel bands, D latents, K codebooks. Imports no
+framework.
 """
 
 from __future__ import annotations
@@ -8,34 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import log2
 from typing import Any
 
 from multitok.errors import SpecError
+from multitok.frontend.spectrogram import MelSpectrogram
 from multitok.nets.causal.config import CausalConfig
-
-# What the encoder sees of each frequency: real and imaginary part, magnitude. The decoder makes the first two.
-ENCODER_PARTS, DECODER_PARTS = 3, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
     """Sound <-> K codes for every `hop_length` samples.
 
-        samples -> spectra, one a hop / encoder.stack -> encoder -> latents [D], one a hop -> K codes
-        K codes -> latents -> decoder -> spectra, one a hop / decoder.unstack -> overlap-add -> samples
+        samples -> frames -+-> spectrum, log mel energies -> encoder --+
+                           +-> log mel energies -> linear map ---------+-> latents [D] -> K codes
+        K codes -> latents -+-> decoder ---> fine structure --+
+                            +-> linear map -> log mel energies -> envelope -> spectra -> overlap-add -> samples
 
-    Frames lie in the middle of their hops. Magnitudes are compressed to their fourth root on the way in. The decoder
-    makes a spectrum's envelope, as logarithms of the energies in M mel bands, and apart from it the fine structure.
+    Frames lie in the middle of their hops.
 
     Args:
-        encoder: From 3 S values of a frame (`ENCODER_PARTS`) to D latents.
-        decoder: From D latents to 2 S + M values of a frame.
+        encoder: From 3 S + M values of a frame to D latents.
+        decoder: From D latents to 2 R values of a frame.
         codebook_sizes: V of each of the K codebooks, which quantise one after the other what is left over.
         sample_rate_hz: Of the samples.
         hop_length: Samples for which there is one code of each codebook.
-        window_length: W, of both nets' frames.
-        num_bands: M.
+        window_length: Samples of an analysed frame; S = window_length / 2 + 1.
+        fft_length: Of the mel energies' transform.
+        num_mels: M.
+        synthesis_length: Samples of a made frame; R = synthesis_length / 2 + 1.
 
     Raises:
         SpecError: Sizes do not fit each other.
@@ -45,35 +48,43 @@ class CodecConfig:
     decoder: CausalConfig
     codebook_sizes: tuple[int, ...]
     sample_rate_hz: int = 16_000
-    hop_length: int = 320
-    window_length: int = 640
-    num_bands: int = 80
+    hop_length: int = 200
+    window_length: int = 600
+    fft_length: int = 1024
+    num_mels: int = 80
+    synthesis_length: int = 800
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codebook_sizes", tuple(self.codebook_sizes))
-        if not self.codebook_sizes or min(self.codebook_sizes) < 1 or self.sample_rate_hz < 1 or self.hop_length < 1:
+        if not self.codebook_sizes or min(self.codebook_sizes) < 1 or self.sample_rate_hz < 1:
             raise SpecError(
-                f"codebook_sizes={self.codebook_sizes}, sample_rate_hz={self.sample_rate_hz}, hop_length="
-                f"{self.hop_length}: give one codebook or more, and numbers of at least 1"
+                f"codebook_sizes={self.codebook_sizes}, sample_rate_hz={self.sample_rate_hz}: give one codebook or "
+                "more, and numbers of at least 1"
             )
-        if self.encoder.unstack != 1 or self.decoder.stack != 1 or self.encoder.out_dim != self.decoder.in_dim:
+        nets = (self.encoder, self.decoder)
+        if {(net.stack, net.unstack) for net in nets} != {(1, 1)} or self.encoder.out_dim != self.decoder.in_dim:
             raise SpecError(
-                f"the encoder gives {self.encoder.unstack} x {self.encoder.out_dim} latents, the decoder takes "
-                f"{self.decoder.stack} x {self.decoder.in_dim}: give 1 of the same number each"
+                f"the encoder gives {self.encoder.out_dim} latents, the decoder takes {self.decoder.in_dim}: give "
+                "equal numbers, and nets with stack=1 and unstack=1"
             )
-        wanted = frame_values(self.window_length, self.num_bands)
+        wanted = frame_values(self.window_length, self.num_mels, self.synthesis_length)
         if (self.encoder.in_dim, self.decoder.out_dim) != wanted:
             raise SpecError(
                 f"encoder.in_dim={self.encoder.in_dim}, decoder.out_dim={self.decoder.out_dim}: windows of "
-                f"{self.window_length} samples with num_bands={self.num_bands} need {wanted[0]} and {wanted[1]}"
+                f"{self.window_length} and {self.synthesis_length} samples with {self.num_mels} mel bands need "
+                f"{wanted[0]} and {wanted[1]}"
             )
-        for part, frames in (("encoder.stack", self.encoder.stack), ("decoder.unstack", self.decoder.unstack)):
-            hop = self.hop_length // frames
-            if self.hop_length % frames or self.window_length % hop or (self.window_length - hop) % 2:
-                raise SpecError(
-                    f"{part}={frames} with hop_length={self.hop_length} and window_length={self.window_length}: the "
-                    "hop is to be a multiple of it, and the window a multiple of the quotient, an even number longer"
-                )
+        if self.synthesis_length % self.hop_length or (self.synthesis_length - self.hop_length) % 2:
+            raise SpecError(
+                f"synthesis_length={self.synthesis_length} with hop_length={self.hop_length}: give a multiple of the "
+                "hop, and an even number longer"
+            )
+        assert self.mel.lead >= 0  # which checks the other lengths
+
+    @cached_property
+    def mel(self) -> MelSpectrogram:
+        """Frames and their mel energies."""
+        return MelSpectrogram(self.sample_rate_hz, self.hop_length, self.window_length, self.fft_length, self.num_mels)
 
     @property
     def latent_dim(self) -> int:
@@ -84,16 +95,6 @@ class CodecConfig:
     def num_codebooks(self) -> int:
         """K."""
         return len(self.codebook_sizes)
-
-    @property
-    def analysis_hop_length(self) -> int:
-        """Samples from one frame of the encoder to the next."""
-        return self.hop_length // self.encoder.stack
-
-    @property
-    def synthesis_hop_length(self) -> int:
-        """Samples from one frame of the decoder to the next."""
-        return self.hop_length // self.decoder.unstack
 
     @property
     def frame_rate_hz(self) -> Fraction:
@@ -111,15 +112,14 @@ class CodecConfig:
     @property
     def encoder_lookahead_samples(self) -> int:
         """Samples after the end of a code's hop that the code depends on."""
-        beside = (self.window_length - self.analysis_hop_length) // 2
-        return beside + self.encoder.lookahead * self.hop_length
+        return self.mel.lead + self.encoder.lookahead * self.hop_length
 
     @property
     def decoder_lookahead_samples(self) -> int:
         """Samples by which decoded sound waits for codes that come after its own."""
-        # A sample in the second half of a window's overlap needs the frame after: of the same code or of the next.
-        beside = (self.window_length - self.synthesis_hop_length) // 2
-        return -(-beside // self.hop_length) * self.hop_length + self.decoder.lookahead * self.hop_length
+        # The frames that reach back over a sample, then those that the net looks ahead.
+        overlapping = -(-((self.synthesis_length - self.hop_length) // 2) // self.hop_length)
+        return (overlapping + self.decoder.lookahead) * self.hop_length
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that `from_json` takes."""
@@ -130,7 +130,9 @@ class CodecConfig:
             "sample_rate_hz": self.sample_rate_hz,
             "hop_length": self.hop_length,
             "window_length": self.window_length,
-            "num_bands": self.num_bands,
+            "fft_length": self.fft_length,
+            "num_mels": self.num_mels,
+            "synthesis_length": self.synthesis_length,
         }
 
     @classmethod
@@ -147,12 +149,12 @@ class CodecConfig:
             raise SpecError(f"not the shape of a codec: {error}") from error
 
 
-def frame_values(window_length: int, num_bands: int) -> tuple[int, int]:
-    """Values of a frame that the encoder sees and that the decoder makes.
+def frame_values(window_length: int, num_mels: int, synthesis_length: int) -> tuple[int, int]:
+    """Values of a frame that the encoder sees (3 S + M) and that the decoder makes (2 R).
 
     Args:
-        window_length: W.
-        num_bands: M.
+        window_length: Samples of an analysed frame.
+        num_mels: M.
+        synthesis_length: Samples of a made frame.
     """
-    frequencies = window_length // 2 + 1
-    return ENCODER_PARTS * frequencies, DECODER_PARTS * frequencies + num_bands
+    return 3 * (window_length // 2 + 1) + num_mels, 2 * (synthesis_length // 2 + 1)
