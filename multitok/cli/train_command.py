@@ -6,11 +6,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from multitok.cli.train_autoencoder import autoencoder_command
+from multitok.cli.train_spectrogram import vocoder_command
 from multitok.train.presets import DEFAULT_PRESETS
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ _patch_command("video", "4,8,8", "Video tubelets")
 _patch_command("volume", "4,4,4", "Volume blocks (values from 0 to 1)")
 for _modality in DEFAULT_PRESETS:
     command.add_command(autoencoder_command(_modality))
+command.add_command(vocoder_command)
 
 
 @command.command()
@@ -165,6 +167,51 @@ def semantic(
             report=lambda line: click.echo(line, err=True),
         )
     _save(tokenizer, out, reading.used, f"k-means of features, seed {seed}")
+
+
+@command.command(name="mel-vq")
+@_common
+@click.option("--codebooks", type=click.IntRange(1), default=6, show_default=True, help="K: 0.8 kbit/s each at 1024.")
+@click.option("--codebook-size", type=click.IntRange(2), default=1024, show_default=True)
+@click.option("--quantizer", type=click.Choice(["residual", "scalar"]), default="residual", show_default=True)
+@click.option("--latent-dim", type=click.IntRange(1), default=64, show_default=True, help="Components kept.")
+@click.option(
+    "--patch-frames", type=click.IntRange(1), default=1, show_default=True, help="Frames a code, of 80 a second."
+)
+@click.option("--max-clips", type=click.IntRange(1), default=2000, show_default=True, help="Two-second pieces used.")
+@click.option("--vocoder", help="Checkpoint whose vocoder it decodes by. [Griffin-Lim]")
+@click.option("--seed", type=int, default=0, show_default=True)
+def mel_vq(
+    paths: tuple[Path, ...],
+    out: Path,
+    name: str | None,
+    codebooks: int,
+    codebook_size: int,
+    quantizer: Literal["residual", "scalar"],
+    latent_dim: int,
+    patch_frames: int,
+    max_clips: int,
+    vocoder: str | None,
+    seed: int,
+) -> None:
+    """Spectrograms in few bits: predicted from frame to frame, the rest by residual codebooks or even steps."""
+    from multitok.protocol import Modality
+    from multitok.train.mel_vq import train_mel_vq
+    from multitok.train.train_vocoder import spectrogram_tokenizer
+
+    reading = _Reading(_files(paths, Modality.AUDIO), Modality.AUDIO)
+    tokenizer = train_mel_vq(
+        reading.raws(),
+        quantizer=quantizer,
+        codebook_sizes=[codebook_size] * codebooks,
+        latent_dim=latent_dim,
+        patch_frames=patch_frames,
+        max_clips=max_clips,
+        vocoder=None if vocoder is None else spectrogram_tokenizer(vocoder).vocoder,
+        seed=seed,
+        name=name or "audio",
+    )
+    _save(tokenizer, out, reading.used, f"prediction and codebooks in turn, seed {seed}")
 
 
 class _Reading:

@@ -98,6 +98,20 @@ class AudioDMel(AudioStreamTokenizer):
         config: dict[str, Any] = {key: value for key, value in self.get_config().items() if key != "vocoder"}
         return type(self)(edges=self._edges, levels=self._levels, vocoder=vocoder, **config)
 
+    @property
+    def mel(self) -> MelSpectrogram:
+        """Frames and bands."""
+        return self._mel
+
+    @property
+    def vocoder(self) -> ExactVocoder | None:
+        """What decodes; None for Griffin-Lim."""
+        return self._vocoder
+
+    def requantized(self, energies: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Energies [F, K] as their codes give them back: what a vocoder has to live with."""
+        return np.asarray(self._levels[np.arange(len(self._levels)), _codes_of(energies, self._edges).T])
+
     def _analysis(self) -> Analysis:
         return _Analysis(self._mel, self._edges)
 
@@ -143,13 +157,10 @@ class _Analysis:
 
     def step(self, state: FramingState, samples: NDArray[np.float32]) -> tuple[FramingState, NDArray[np.int32]]:
         state, energies = self.mel.step(state, samples)
-        return state, self._codes(energies)
+        return state, _codes_of(energies, self.edges)
 
     def finish(self, state: FramingState) -> NDArray[np.int32]:
-        return self._codes(self.mel.finish(state))
-
-    def _codes(self, energies: NDArray[np.float64]) -> NDArray[np.int32]:
-        return np.asarray((energies[:, :, None] >= self.edges).sum(axis=2, dtype=np.int32).T)
+        return _codes_of(self.mel.finish(state), self.edges)
 
 
 @dataclass(frozen=True)
@@ -167,6 +178,10 @@ class _Synthesis:
 
     def finish(self, state: Any) -> NDArray[np.float32]:
         return self.inverse.finish(state)
+
+
+def _codes_of(energies: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int32]:
+    return np.asarray((energies[:, :, None] >= edges).sum(axis=2, dtype=np.int32).T)
 
 
 def _check_levels(edges: NDArray[np.float64], levels: NDArray[np.float64]) -> None:

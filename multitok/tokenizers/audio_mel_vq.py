@@ -24,7 +24,7 @@ from multitok.frontend.log_mel import log10
 from multitok.frontend.spectrogram import MelSpectrogram
 from multitok.nets.vocoder import ExactVocoder
 from multitok.protocol import Json, Modality, TokenizerSpec
-from multitok.tokenizers._audio_stream import Analysis, Synthesis
+from multitok.tokenizers._audio_stream import Analysis
 from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
 from multitok.tokenizers._mel_latents import Floats, MelLatents, Quantizer, ResidualBeam, ScalarGroups
 from multitok.tokenizers._mel_sound import MelInverse, mel_inverse, split_vocoder, vocoder_config, vocoder_tensors
@@ -114,10 +114,28 @@ class AudioMelVq(AudioStreamTokenizer):
             name=self._spec.name,
         )
 
+    @property
+    def mel(self) -> MelSpectrogram:
+        """Frames and bands."""
+        return self._mel
+
+    @property
+    def vocoder(self) -> ExactVocoder | None:
+        """What decodes; None for Griffin-Lim."""
+        return self._vocoder
+
+    def requantized(self, energies: Floats) -> Floats:
+        """Energies [F, M] of a clip as their codes give them back: what a vocoder has to live with."""
+        missing = -len(energies) % self._patch_frames
+        levels = levels_of(np.pad(energies, [(0, missing), (0, 0)]), self._floor_log10)
+        patches = levels.reshape(-1, self._patch_frames * self._mel.num_mels)
+        _, codes = self._latents.encode(self._latents.initial_state(), patches)
+        return self._synthesis().energies(self._latents.initial_state(), codes)[1][: len(energies)]
+
     def _analysis(self) -> Analysis:
         return _Analysis(self._mel, self._patch_frames, self._floor_log10, self._latents)
 
-    def _synthesis(self) -> Synthesis:
+    def _synthesis(self) -> _Synthesis:
         floor = 10.0**self._floor_log10
         lowest = round(LEVELS_PER_DECADE * self._floor_log10)
         count = (LEVELS_PER_DECADE * TOP_LOG10 - lowest) * FINE + 1
@@ -246,11 +264,14 @@ class _Synthesis:
         return _SynthesisState(self.latents.initial_state(), self.inverse.initial_state())
 
     def step(self, state: _SynthesisState, values: NDArray[np.int32]) -> tuple[_SynthesisState, NDArray[np.float32]]:
-        past, levels = self.latents.decode(state.past, values)
-        places = np.rint((levels.reshape(-1, self.num_mels) - self.lowest) * FINE)
-        energies = self.table[np.clip(places, 0, len(self.table) - 1).astype(np.intp)]
+        past, energies = self.energies(state.past, values)
         inverse, samples = self.inverse.step(state.inverse, energies)
         return _SynthesisState(past, inverse), samples
 
     def finish(self, state: _SynthesisState) -> NDArray[np.float32]:
         return self.inverse.finish(state.inverse)
+
+    def energies(self, past: Floats, values: NDArray[np.int32]) -> tuple[Floats, Floats]:
+        past, levels = self.latents.decode(past, values)
+        places = np.rint((levels.reshape(-1, self.num_mels) - self.lowest) * FINE)
+        return past, self.table[np.clip(places, 0, len(self.table) - 1).astype(np.intp)]
