@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -208,6 +208,25 @@ class Codes:
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "extent", tuple(int(n) for n in self.extent))
+
+    @classmethod
+    def join(cls, parts: Iterable[Codes]) -> Codes:
+        """The codes of an item from those of its pieces, cut along the first grid axis (time).
+
+        Args:
+            parts: In order, at least one, as a stream gives them.
+
+        Returns:
+            One `Codes`.
+
+        Raises:
+            InputError: There is no part.
+        """
+        parts = list(parts)
+        if not parts:
+            raise InputError("no parts: give the codes of at least one piece")
+        first = sum(part.extent[0] for part in parts)
+        return cls(np.concatenate([part.values for part in parts], axis=1), (first, *parts[0].extent[1:]))
 
     @property
     def num_codebooks(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -133,18 +132,3 @@ class DecodeStream:
         if len(frames):
             self._codec.decode(codes.values, frames, self._way)
         return frames
-
-
-def join(parts: Sequence[Codes]) -> Codes:
-    """The codes of a clip from those of its pieces.
-
-    Args:
-        parts: In order, at least one, as a stream gives them.
-
-    Returns:
-        One `Codes`.
-    """
-    if not parts:
-        raise InputError("no parts: give the codes of at least one piece")
-    frames = sum(part.extent[0] for part in parts)
-    return Codes(np.concatenate([part.values for part in parts], 1), (frames, *parts[0].extent[1:]))

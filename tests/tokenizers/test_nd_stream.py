@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from multitok.errors import CodeRangeError, InputError, ShapeError, SpecError
 from multitok.protocol import Codes
 from multitok.tokenizers import _nd_codec
-from multitok.tokenizers._nd_stream import join
 from multitok.tokenizers.video_vq import VideoVq
 from tests.tokenizers.nd_models import config, pixels, random_net
 
@@ -43,7 +42,7 @@ def test_a_stream_equals_the_clip(
     # What is complete comes at once: a step waits for its own frames only.
     assert sum(part.grid[0] for part in parts) == length // tokenizer.spec.stride[0]
     parts.append(stream.flush())
-    assert join(parts) == whole
+    assert Codes.join(parts) == whole
     decoder = tokenizer.decode_stream()
     frames = np.concatenate([decoder.push(part) for part in parts])
     monkeypatch.undo()
@@ -56,7 +55,7 @@ def test_frame_by_frame(tokenizer: VideoVq, length: int, num_codebooks: int) -> 
     raw = pixels((length, 5, 9))
     whole = tokenizer.encode(raw)
     parts = list(tokenizer.encode_frames(raw[i : i + 1] for i in range(length)))
-    assert join(parts) == whole
+    assert Codes.join(parts) == whole
     assert all(part.grid[0] == 1 for part in parts)
     decoded = list(tokenizer.decode_frames(parts, num_codebooks=num_codebooks))
     assert [len(frames) for frames in decoded] == [part.extent[0] for part in parts]
@@ -83,8 +82,8 @@ def test_streams_keep_their_clips_apart() -> None:
     for i in range(0, 8, 4):
         for stream, raw, found in zip(streams, (one, other), parts, strict=True):
             found.append(stream.push(raw[i : i + 4]))
-    assert join(parts[0]) == VIDEO.encode(one)
-    assert join(parts[1]) == VIDEO.encode(other)
+    assert Codes.join(parts[0]) == VIDEO.encode(one)
+    assert Codes.join(parts[1]) == VIDEO.encode(other)
 
 
 def test_a_stream_keeps_no_frames_of_the_caller() -> None:
@@ -94,7 +93,7 @@ def test_a_stream_keeps_no_frames_of_the_caller() -> None:
     for frame in raw:
         buffer[0] = frame
         parts.append(stream.push(buffer))
-    assert join([*parts, stream.flush()]) == VIDEO.encode(raw)
+    assert Codes.join([*parts, stream.flush()]) == VIDEO.encode(raw)
 
 
 def test_what_a_stream_refuses() -> None:
@@ -115,7 +114,7 @@ def test_what_a_stream_refuses() -> None:
     with pytest.raises(InputError, match="push frames"):
         list(VIDEO.encode_frames([]))
     with pytest.raises(InputError, match="no parts"):
-        join([])
+        Codes.join([])
 
 
 def test_what_a_decoding_stream_refuses() -> None:

@@ -6,6 +6,8 @@
     probe(Path("brain.nii.gz"))                 MediaInfo(VOLUME, (181, 217, 181)), from the header alone
     for part in iter_frames(Path("match.mp4"), fps=8):
         part.pixels, part.timestamps            uint8 [16, H, W, 3], exact seconds; one chunk in memory
+    for chunk in iter_audio(Path("podcast.m4a")):
+        chunk.samples                           float32 [C, one second]
     read_volume(Path("brain.nii.gz"))           float32 [Z, Y, X] in RAS, and a VolumeInfo: affine, spacing, window
     write(Path("photo.png"), Modality.IMAGE, pixels)
 
@@ -30,10 +32,11 @@ from multitok.frontend.media.reader import (
     read_volume,
     records,
 )
+from multitok.frontend.media.sounds import iter_audio
 from multitok.frontend.media.source import Limits
 from multitok.frontend.media.timing import as_frame_rate
 from multitok.frontend.media.windows import Window, normalise_volume, parse_window
-from multitok.frontend.media.writer import default_extension, write
+from multitok.frontend.media.writer import default_extension, write, write_audio
 from multitok.frontend.media.zarr_folder import is_zarr_folder
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "default_extension",
     "is_item_folder",
     "is_zarr_folder",
+    "iter_audio",
     "iter_frames",
     "modalities_of",
     "modality_of",
@@ -62,4 +66,5 @@ __all__ = [
     "read_volume",
     "records",
     "write",
+    "write_audio",
 ]

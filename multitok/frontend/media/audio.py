@@ -45,6 +45,7 @@ def read_header(source: Source, format_name: str) -> tuple[int, int]:
         MediaError: Not such a sound file.
     """
     with source.open() as file, _opened(source, file, format_name) as sound:
+        _check_size(source, sound)
         return sound.frames, sound.samplerate
 
 
@@ -63,27 +64,82 @@ def decode_audio(source: Source, format_name: str) -> Waveform:
         MediaError: Cut short or damaged.
     """
     with source.open() as file, _opened(source, file, format_name) as sound:
+        _check_size(source, sound)
         samples = np.empty((sound.channels, sound.frames), np.float32)
-        found = 0
-        # In blocks: asked for all that a damaged header announces, libsndfile would fill the memory with zeros.
-        while found < sound.frames and len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            samples[:, found : found + len(block)] = block.T
-            found += len(block)
-        if found < sound.frames:
-            raise MediaError(
-                f"{source.name}: {format_name.upper()} audio is cut short or damaged: "
-                f"{sound.frames:,} frames announced, {found:,} found"
-            )
-        _check_finite(source.name, samples)
+        filled = 0
+        for block in _blocks(source, sound, format_name):
+            samples[:, filled : filled + len(block)] = block.T
+            filled += len(block)
         return Waveform(samples, sound.samplerate)
 
 
-def _check_finite(name: str, samples: NDArray[np.float32]) -> None:
+def decode_blocks(source: Source, format_name: str) -> Iterator[Waveform]:
+    """All channels of a sound file, some frames at a time.
+
+    Args:
+        source: Where the bytes are.
+        format_name: `Format.name` of the sound.
+
+    Yields:
+        The samples that `decode_audio` gives at once.
+
+    Raises:
+        InputError: No frames, NaN or infinite samples, or it lasts too long.
+        MediaError: Cut short or damaged, which may show at the end only.
+    """
+    with source.open() as file, _opened(source, file, format_name) as sound:
+        for block in _blocks(source, sound, format_name):
+            yield Waveform(np.ascontiguousarray(block.T), sound.samplerate)
+
+
+def check_finite(name: str, samples: NDArray[np.float32], first: int) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        name: The file's name.
+        samples: [C, n].
+        first: Place of the first frame in the file.
+
+    Raises:
+        InputError: A sample is not finite.
+    """
     bad = ~np.isfinite(samples)
     if bad.any():
         frame = int(bad.any(axis=0).argmax())
         value = samples[int(bad[:, frame].argmax()), frame]
-        raise InputError(f"{name}: sample {frame:,} is {value}; {int(bad.sum()):,} of {bad.size:,} are not finite")
+        raise InputError(f"{name}: sample {first + frame:,} is {value}: cut the sound there, or mend the file")
+
+
+def check_duration(source: Source, num_frames: int, sample_rate_hz: int) -> None:
+    """Refuse sound that lasts too long.
+
+    Args:
+        source: Where the bytes are.
+        num_frames: N.
+        sample_rate_hz: Frames a second.
+
+    Raises:
+        InputError: It lasts longer than `limits.max_audio_s`.
+    """
+    duration_s = num_frames / sample_rate_hz
+    if duration_s > source.limits.max_audio_s:
+        raise InputError(
+            f"{source.name}: {duration_s:,.1f} s of sound; the limit is max_audio_s={source.limits.max_audio_s:,.1f}"
+        )
+
+
+def _blocks(source: Source, sound: soundfile.SoundFile, format_name: str) -> Iterator[NDArray[np.float32]]:
+    # [n, C]. In blocks: asked for all that a damaged header announces, libsndfile would fill the memory with zeros.
+    found = 0
+    while found < sound.frames and len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        check_finite(source.name, block.T, found)
+        found += len(block)
+        yield block
+    if found < sound.frames:
+        raise MediaError(
+            f"{source.name}: {format_name.upper()} audio is cut short or damaged: "
+            f"{sound.frames:,} frames announced, {found:,} found"
+        )
 
 
 @contextmanager
@@ -102,16 +158,11 @@ def _opened(source: Source, file: BinaryIO, format_name: str) -> Iterator[soundf
                 raise InputError(f"{source.name}: a sample rate of {sound.samplerate} Hz")
             if sound.frames == 0:
                 raise InputError(f"{source.name}: the sound has no samples")
-            _check_length(source, sound)
+            check_duration(source, sound.frames, sound.samplerate)
             yield sound
 
 
-def _check_length(source: Source, sound: soundfile.SoundFile) -> None:
-    duration_s = sound.frames / sound.samplerate
-    if duration_s > source.limits.max_audio_s:
-        raise InputError(
-            f"{source.name}: {duration_s:,.1f} s of sound; the limit is max_audio_s={source.limits.max_audio_s:,.1f}"
-        )
+def _check_size(source: Source, sound: soundfile.SoundFile) -> None:
     what = f"{sound.frames:,} frames of {sound.channels} channels"
     check_size(source.name, what, sound.frames * sound.channels * 4, source.limits)
 

@@ -9,7 +9,8 @@ but sound named `photo.jpg` is refused, because something upstream is wrong.
 |          | tsx py c h cc cpp hpp cu java go rs rb sh sql                                          |
 | IMAGE    | png jpg jpeg jpe jfif webp bmp dib tif tiff gif                                        |
 | VIDEO    | apng mp4 m4v mov 3gp mkv webm avi mpg mpeg mts m2ts; animated png, webp and gif        |
-| AUDIO    | wav wave flac ogg oga opus mp3 aif aiff aifc                                           |
+| AUDIO    | wav wave flac ogg oga opus mp3 aif aiff aifc m4a m4b mka weba aac wma amr awb g722;    |
+|          | the sound track of a video on request                                                  |
 | VOLUME   | nii dcm obj ply; npy and npz with three axes; tif and tiff on request; folders of      |
 |          | DICOM slices, and Zarr folders (zarr)                                                  |
 | SERIES   | csv tsv; npy and npz with one or two axes; plain text on request                       |
@@ -85,6 +86,13 @@ def _is_mp3(head: bytes) -> bool:
     return version != 1 and layer == 1 and bitrate != 15 and rate != 3
 
 
+def _is_aac(head: bytes) -> bool:
+    # An ADTS frame: sync word, layer 0, one of 13 sample rates, and a length that holds its own header.
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or (head[2] >> 2) & 15 > 12:
+        return False
+    return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 > 7
+
+
 FORMATS: tuple[Format, ...] = (
     Format("png", "a PNG image", (_IMAGE, _VIDEO), _starts(b"\x89PNG\r\n\x1a\n")),
     Format("jpeg", "a JPEG image", (_IMAGE,), _starts(b"\xff\xd8\xff")),
@@ -97,12 +105,15 @@ FORMATS: tuple[Format, ...] = (
     Format("ogg", "Ogg audio", (_AUDIO,), _starts(b"OggS")),
     Format("aiff", "AIFF audio", (_AUDIO,), lambda head: head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")),
     Format("mp3", "MP3 audio", (_AUDIO,), _is_mp3),
-    Format("avi", "an AVI video", (_VIDEO,), _riff(b"AVI ")),
+    Format("aac", "AAC audio", (_AUDIO,), _is_aac),
+    Format("amr", "AMR audio", (_AUDIO,), _starts(b"#!AMR\n", b"#!AMR-WB\n")),
+    Format("asf", "WMA audio", (_AUDIO,), _starts(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"))),
+    Format("avi", "an AVI video", (_VIDEO, _AUDIO), _riff(b"AVI ")),
     Format("heif", "a HEIF or AVIF image", (), lambda head: head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"avi")),
-    Format("iso", "an MP4 or QuickTime video", (_VIDEO,), lambda head: head[4:8] in (b"ftyp", b"moov", b"wide")),
-    Format("matroska", "a Matroska or WebM video", (_VIDEO,), _starts(b"\x1a\x45\xdf\xa3")),
-    Format("mpeg", "an MPEG video", (_VIDEO,), _starts(b"\0\0\x01\xba", b"\0\0\x01\xb3")),
-    Format("mpegts", "an MPEG transport stream", (_VIDEO,), _is_transport_stream),
+    Format("iso", "an MP4 or QuickTime video", (_VIDEO, _AUDIO), lambda head: head[4:8] in (b"ftyp", b"moov", b"wide")),
+    Format("matroska", "a Matroska or WebM video", (_VIDEO, _AUDIO), _starts(b"\x1a\x45\xdf\xa3")),
+    Format("mpeg", "an MPEG video", (_VIDEO, _AUDIO), _starts(b"\0\0\x01\xba", b"\0\0\x01\xb3")),
+    Format("mpegts", "an MPEG transport stream", (_VIDEO, _AUDIO), _is_transport_stream),
     Format("nifti", "a NIfTI volume", (_VOLUME,), _is_nifti),
     Format("dicom", "a DICOM file", (_VOLUME,), is_dicom),
     Format("ply", "a PLY mesh", (_VOLUME,), _starts(b"ply\n", b"ply\r\n")),
@@ -123,6 +134,9 @@ PLAIN = Format("plain", "plain text", (_TEXT, _SERIES, _SEQUENCE), matches=lambd
 OBJ = Format("obj", "an OBJ mesh", (_VOLUME,), matches=lambda head: False)
 """Text that announces nothing either, and is taken for a mesh by its name alone."""
 
+G722 = Format("g722", "G.722 audio", (_AUDIO,), matches=lambda head: False)
+"""Sound without a header, taken for it by its name alone."""
+
 _TEXT_EXTENSIONS = (
     "txt md rst tex html htm xml svg json yaml yml toml ini cfg log srt vtt css js ts jsx tsx "
     "py c h cc cpp hpp cu java go rs rb sh sql"
@@ -137,7 +151,7 @@ _EXTENSIONS: dict[str, tuple[Modality, ...]] = {
         ("tif tiff", (_IMAGE, _VOLUME)),
         ("apng", (_VIDEO, _IMAGE)),
         ("mp4 m4v mov 3gp mkv webm avi mpg mpeg mts m2ts", (_VIDEO,)),
-        ("wav wave flac ogg oga opus mp3 aif aiff aifc", (_AUDIO,)),
+        ("wav wave flac ogg oga opus mp3 aif aiff aifc m4a m4b mka weba aac wma asf amr awb g722", (_AUDIO,)),
         ("nii dcm obj ply zarr", (_VOLUME,)),
         ("npy npz", (_VOLUME, _SERIES, _IMAGE, _VIDEO)),
         ("csv tsv", (_SERIES, _TEXT)),
@@ -189,6 +203,8 @@ def resolve(head: bytes, name: str, modality: Modality | None) -> tuple[Format, 
     if found is not PLAIN and expected and expected[0] in PLAIN.modalities and b"\0" not in head:
         # Prose may begin with any letters, with "BM" and "GIF89a" too; the binary formats have zero bytes early on.
         found = PLAIN if expected[0] not in found.modalities else found
+    if extension_of(name) == "g722" and expected == (_AUDIO,) and (found is PLAIN or _AUDIO in found.modalities):
+        return G722, (_AUDIO,)
     if found is PLAIN and extension_of(name) == "obj" and _VOLUME in expected and b"\0" not in head:
         return OBJ, (_VOLUME,)
     if found is PLAIN:

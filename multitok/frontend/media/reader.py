@@ -11,7 +11,7 @@
 | `read_volume`   | one volume, and where it lies                                | all              |
 
 A folder is an item where it holds DICOM slices (a record for each series) or a Zarr array. Clips with their times, and
-parts of them, are read by `read_clip` and `iter_frames` of `clips.py`.
+parts of them, are read by `read_clip` and `iter_frames` of `clips.py`, sound in chunks by `iter_audio` of `sounds.py`.
 
 Whatever is wrong with a file is an `InputError` (readable, but not to be tokenized: empty, NaN, too large) or a
 `MediaError` (the bytes are not what they claim to be). A path that cannot be opened is the usual `OSError`.
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import InputError, MediaError
-from multitok.frontend.media import array, audio, clips, dicom, image, sequence, series, video, volumes, zarr_folder
+from multitok.frontend.media import array, clips, dicom, image, sequence, series, sounds, video, volumes, zarr_folder
 from multitok.frontend.media.geometry import VolumeInfo
 from multitok.frontend.media.kinds import modalities_of, resolve
 from multitok.frontend.media.options import ReadOptions
@@ -314,8 +314,8 @@ def _decode(source: Source, found: str, allowed: tuple[Modality, ...], options: 
         return Record("", Modality.TEXT, source.read_text())
     if Modality.SERIES in allowed:
         return Record("", Modality.SERIES, series.decode_table(source))
-    if Modality.AUDIO in allowed:
-        return Record("", Modality.AUDIO, audio.decode_audio(source, found))
+    if allowed[0] is Modality.AUDIO:
+        return Record("", Modality.AUDIO, sounds.decode_audio(source, found))
     if allowed == (Modality.VOLUME,):
         return Record("", Modality.VOLUME, *volumes.decode(source, found, options))
     if found in clips.PICTURES:
@@ -346,8 +346,8 @@ def _probe_one(source: Source, found: str, allowed: tuple[Modality, ...], option
     if Modality.SERIES in allowed:
         rows, channels = series.decode_table(source).shape
         return MediaInfo(Modality.SERIES, (rows, channels))
-    if Modality.AUDIO in allowed:
-        num_frames, sample_rate_hz = audio.read_header(source, found)
+    if allowed[0] is Modality.AUDIO:
+        num_frames, sample_rate_hz = sounds.read_header(source, found)
         return MediaInfo(Modality.AUDIO, (num_frames,), sample_rate_hz)
     if found in volumes.FORMATS:
         return MediaInfo(Modality.VOLUME, volumes.read_header(source, found, options))

@@ -11,6 +11,7 @@
 | Ogg    | every page with the file                                                     |
 | AVI    | every RIFF chunk of the outermost level with the file                        |
 | MP4    | every box of the outermost level with the file                               |
+| WMA    | the size in its header with the file                                         |
 | MKV    | the segment's size with the file; a stream's "unknown" passes                |
 
 The other formats' decoders compare announced with found themselves, or the reader does it afterwards.
@@ -216,12 +217,29 @@ def _check_matroska(name: str, file: BinaryIO) -> None:
         position += 4
 
 
+def _check_asf(name: str, file: BinaryIO) -> None:
+    size_of_file = file.seek(0, 2)
+    # Objects of the header: 16 bytes of name, 8 of size; that of the file's properties announces the file's size.
+    position, end = 30, int.from_bytes(_at(file, 16, 8), "little")
+    while position + 48 <= min(end, size_of_file):
+        kind, size = _at(file, position, 16), int.from_bytes(file.read(8), "little")
+        if kind == _ASF_PROPERTIES:
+            announced = int.from_bytes(_at(file, position + 40, 8), "little")
+            if announced > size_of_file:
+                raise MediaError(
+                    f"{name}: WMA audio is cut short: {announced:,} bytes announced, {size_of_file:,} found"
+                )
+        position += max(size, 24)
+
+
 def _at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
     file.seek(position)
     return file.read(num_bytes)
 
 
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _CHECKS = {
+    "asf": _check_asf,
     "png": _check_png,
     "webp": _check_webp,
     "bmp": _check_bmp,

@@ -19,10 +19,10 @@ import errno
 import gzip
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,12 @@ from multitok.frontend.media.nifti import encode_nifti
 from multitok.protocol import Modality, Waveform
 
 if TYPE_CHECKING:
+    import soundfile
+
     from multitok.frontend.media.reader import Raw
 
 _LINE_LETTERS = 60
+_NO_SAMPLES = "the waveform has no samples, and an empty sound file cannot be read back"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,70 @@ def write(
         InputError: The extension is not one this modality is written to, or `raw` is of the wrong type or shape.
         FileNotFoundError: The folder does not exist.
     """
+    path, extension = _target(path, modality)
+    _check(path.name, modality, raw)
+    options = _Options(extension, record_id, frame_rate_hz, float_audio, place or VolumeInfo())
+    try:
+        data = _WRITERS[modality].get(extension, _text)(raw, options)
+    except UnicodeEncodeError as error:
+        letter = error.object[error.start]
+        codec = error.encoding.upper()
+        raise InputError(
+            f"{path.name}: {letter!r} at character {error.start:,} cannot be written as {codec}"
+        ) from error
+    if extension == "nii" and path.suffix.lower() == ".gz":
+        data = gzip.compress(data, mtime=0)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return path
+
+
+def write_audio(
+    path: str | os.PathLike[str],
+    chunks: Iterable[NDArray[np.float32]],
+    sample_rate_hz: int,
+    *,
+    float_audio: bool = False,
+) -> Path:
+    """Write one channel of sound that comes in chunks, one of which is in memory at a time.
+
+    Args:
+        path: Where to, a .wav or .flac; without an extension .wav is added; its folder must exist.
+        chunks: Samples [n].
+        sample_rate_hz: Their rate.
+        float_audio: As in `write`.
+
+    Returns:
+        The file's path; the file is that which `write` makes of all samples.
+
+    Raises:
+        InputError: Another extension, or there is no sample.
+        FileNotFoundError: The folder does not exist.
+    """
+    path, extension = _target(path, Modality.AUDIO)
+    temporary = path.with_name(f".{path.name}.partial")
+    num_samples = 0
+    try:
+        with temporary.open("wb") as file, _sound_file(file, 1, sample_rate_hz, extension, float_audio) as sound:
+            for samples in chunks:
+                sound.write(_clipped(samples, sound))
+                num_samples += samples.size
+        if not num_samples:
+            raise InputError(f"{path.name}: {_NO_SAMPLES}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def default_extension(modality: Modality) -> str:
+    """The extension, without its dot, of the format that items of a modality are written to where none is named."""
+    return next(iter(_WRITERS[modality]))
+
+
+def _target(path: str | os.PathLike[str], modality: Modality) -> tuple[Path, str]:
+    """Where to write, and the extension that names the format."""
     writers = _WRITERS[modality]
     path = Path(path)
     path = path if path.suffix else path.with_name(f"{path.name}.{default_extension(modality)}")
@@ -85,29 +152,9 @@ def write(
     if modality is not Modality.TEXT and (extension not in writers or (is_zipped and extension != "nii")):
         allowed = ", ".join("." + name for name in writers)
         raise InputError(f"{path.name}: {modality} is written to {allowed}; convert from one of them")
-    _check(path.name, modality, raw)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder: make it first", str(path.parent))
-    options = _Options(extension, record_id, frame_rate_hz, float_audio, place or VolumeInfo())
-    try:
-        data = writers.get(extension, _text)(raw, options)
-    except UnicodeEncodeError as error:
-        letter = error.object[error.start]
-        codec = error.encoding.upper()
-        raise InputError(
-            f"{path.name}: {letter!r} at character {error.start:,} cannot be written as {codec}"
-        ) from error
-    if is_zipped and extension == "nii":
-        data = gzip.compress(data, mtime=0)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-    return path
-
-
-def default_extension(modality: Modality) -> str:
-    """The extension, without its dot, of the format that items of a modality are written to where none is named."""
-    return next(iter(_WRITERS[modality]))
+    return path, extension
 
 
 def _check(name: str, modality: Modality, raw: Any) -> None:
@@ -130,7 +177,7 @@ def _check(name: str, modality: Modality, raw: Any) -> None:
         given = f"{raw.dtype} {list(raw.shape)}" if isinstance(raw, np.ndarray) else type(raw).__name__
         raise InputError(f"{name}: {modality} is {words} with something in it, not {given}")
     if isinstance(raw, Waveform) and not raw.samples.size:
-        raise InputError(f"{name}: the waveform has no samples, and an empty sound file cannot be read back")
+        raise InputError(f"{name}: {_NO_SAMPLES}")
 
 
 def _text(raw: Any, options: _Options) -> bytes:
@@ -188,20 +235,25 @@ def _picture(raw: NDArray[np.uint8], options: _Options) -> bytes:
 
 
 def _sound(raw: Any, options: _Options) -> bytes:
+    buffer = io.BytesIO()
+    channels, rate_hz = len(raw.samples), raw.sample_rate_hz
+    with _sound_file(buffer, channels, rate_hz, options.extension, options.float_audio) as sound:
+        sound.write(_clipped(raw.samples.T, sound))
+    return buffer.getvalue()
+
+
+def _sound_file(
+    file: BinaryIO, channels: int, sample_rate_hz: int, extension: str, float_audio: bool
+) -> soundfile.SoundFile:
     import soundfile
 
-    is_float = options.float_audio and options.extension == "wav"
+    subtype = "FLOAT" if float_audio and extension == "wav" else "PCM_16"
+    return soundfile.SoundFile(file, "w", sample_rate_hz, channels, subtype, format=extension.upper())
+
+
+def _clipped(samples: NDArray[np.float32], sound: soundfile.SoundFile) -> NDArray[np.float32]:
     # libsndfile wraps what lies above 1 on some formats; a clipped peak is heard, a wrapped one hurts.
-    samples = raw.samples if is_float else np.clip(raw.samples, -1.0, 1.0)
-    buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        samples.T,
-        raw.sample_rate_hz,
-        format=options.extension.upper(),
-        subtype="FLOAT" if is_float else "PCM_16",
-    )
-    return buffer.getvalue()
+    return samples if sound.subtype == "FLOAT" else np.clip(samples, -1.0, 1.0)
 
 
 _Writer = Callable[[Any, _Options], bytes]
