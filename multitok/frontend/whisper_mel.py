@@ -59,7 +59,7 @@ def whisper_log_mel(
     logs = np.log10(np.maximum(energies, FLOOR))
     if one_loudness:
         logs += PEAK_LOG10 - max(logs.max(), PEAK_LOG10 - MAX_GAIN_LOG10)
-    return ((np.maximum(logs, logs.max() - RANGE_LOG10) + 4) / 4).astype(np.float32)
+    return np.asarray((np.maximum(logs, logs.max() - RANGE_LOG10) + 4) / 4, np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -131,7 +131,7 @@ class WhisperEncoder:
     def _attention(self, name: str, x: Tensor) -> Tensor:
         joined = self._linear(f"{name}.in", self._norm(name, x))
         # [T, 3 D] -> queries, keys, values, each [heads, T, D / heads]
-        queries, keys, values = joined.unflatten(1, (3, self.config.heads, -1)).permute(1, 2, 0, 3).unbind()
+        queries, keys, values = joined.view(len(x), 3, self.config.heads, -1).permute(1, 2, 0, 3).unbind()
         scores = torch.matmul(queries, keys.transpose(1, 2)) * (queries.shape[-1] ** -0.5)
         mixed = torch.matmul(scores.softmax(dim=-1), values)
         return self._linear(f"{name}.out", mixed.transpose(0, 1).flatten(1))

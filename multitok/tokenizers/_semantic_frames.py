@@ -229,7 +229,7 @@ class RandomProjectionFrontEnd(NeighbourFrontEnd):
         steps = np.clip(np.rint(normalised * PROJECTION_GRID), -PROJECTION_LIMIT, PROJECTION_LIMIT)
         projected = steps @ self._projection.astype(np.float64)
         length = np.sqrt(np.maximum((projected * projected).sum(axis=1, keepdims=True), 1.0))
-        return (projected / length).astype(np.float32)
+        return np.asarray(projected / length, np.float32)
 
     def get_config(self) -> dict[str, Json]:
         """Nothing but tensors."""

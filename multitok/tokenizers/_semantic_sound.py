@@ -111,7 +111,7 @@ class UnitSound:
     def log_energies(self, units: NDArray[np.int32]) -> NDArray[np.float32]:
         """[f - T + 1, M] log10 energies of those frames of units whose neighbours are all there."""
         count = max(len(units) - 2 * self._reach, 0)
-        total = self._table[0, units[:count]].copy()
+        total: NDArray[np.float32] = self._table[0, units[:count]].copy()
         for place in range(1, len(self._table)):
             total += self._table[place, units[place : place + count]]
         return total

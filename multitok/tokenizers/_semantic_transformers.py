@@ -55,7 +55,7 @@ class TransformersFrontEnd(WindowedFrontEnd):
         window_s: float = WINDOW_S,
         kept_s: float = KEPT_S,
     ) -> None:
-        super().__init__(window_s, kept_s, _extra_samples(model))
+        super().__init__(window_s, kept_s, extra_samples=_extra_samples(model))
         if not 0 <= layer <= model["num_hidden_layers"]:
             raise SpecError(f"layer={layer}: this model has the layers 0 to {model['num_hidden_layers']}")
         self._model_config, self._layer, self._normalise = dict(model), layer, normalise
@@ -131,11 +131,10 @@ class TransformersFrontEnd(WindowedFrontEnd):
         if self._model.config.model_type in FILTER_MODELS:
             extractor = _transformers().SeamlessM4TFeatureExtractor()
             found = extractor(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, return_tensors="np")
-            features: NDArray[np.float32] = found["input_features"][0]
-            return features
+            return np.asarray(found["input_features"][0], np.float32)
         if not self._normalise:
             return samples.copy()
-        return ((samples - samples.mean()) / np.sqrt(samples.var() + NORMALISE_EPSILON)).astype(np.float32)
+        return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + NORMALISE_EPSILON), np.float32)
 
 
 def _extra_samples(model: Mapping[str, Any]) -> int:

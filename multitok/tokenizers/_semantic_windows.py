@@ -41,22 +41,25 @@ class WindowedFrontEnd(ABC):
         window_s: Length of a window.
         kept_s: Length of its centre.
         extra_samples: Samples that the encoder wants beyond its frames: half before the window, half after.
+        later_samples: By how much windows lie later, so that the encoder's frames lie in the middle of ours.
 
     Raises:
-        SpecError: The centre is longer than the window, or a margin is no whole number of frames.
+        SpecError: The centre is as long as the window, or a margin is no whole number of frames.
     """
 
-    def __init__(self, window_s: float, kept_s: float, extra_samples: int = 0) -> None:
+    def __init__(self, window_s: float, kept_s: float, *, extra_samples: int = 0, later_samples: int = 0) -> None:
         window, kept = round(window_s * SAMPLE_RATE_HZ), round(kept_s * SAMPLE_RATE_HZ)
-        if not 0 < kept <= window or kept % FRAME_LENGTH or (window - kept) % (2 * FRAME_LENGTH):
+        if not 0 < kept < window or kept % FRAME_LENGTH or (window - kept) % (2 * FRAME_LENGTH):
             raise SpecError(
-                f"window_s={window_s}, kept_s={kept_s}: give 0 < kept <= window, with whole frames of 20 ms in the "
+                f"window_s={window_s}, kept_s={kept_s}: give 0 < kept < window, with whole frames of 20 ms in the "
                 "centre and in each margin"
             )
         self.window_s, self.kept_s = float(window_s), float(kept_s)
         margin = (window - kept) // 2
         self._first, self._count = margin // FRAME_LENGTH, kept // FRAME_LENGTH
-        self._framing = Framing(kept, window + extra_samples, margin + extra_samples // 2)
+        lead = margin + extra_samples // 2 - later_samples
+        self._framing = Framing(kept, window + extra_samples, lead)
+        self._later_s = later_samples / SAMPLE_RATE_HZ
 
     @property
     @abstractmethod
@@ -78,7 +81,7 @@ class WindowedFrontEnd(ABC):
     @property
     def lookahead_s(self) -> float | None:
         """Sound that a frame depends on after its own end, at most."""
-        return self.window_s - (self.window_s - self.kept_s) / 2
+        return (self.window_s + self.kept_s) / 2 + self._later_s
 
     def initial_state(self) -> FramingState:
         """Of a stream that has not begun."""
@@ -123,7 +126,8 @@ class WhisperFrontEnd(WindowedFrontEnd):
         window_s: float = WINDOW_S,
         kept_s: float = KEPT_S,
     ) -> None:
-        super().__init__(window_s, kept_s)
+        # Whisper's frame t is centred on sample 320 t of its window.
+        super().__init__(window_s, kept_s, later_samples=FRAME_LENGTH // 2)
         self._shape = {"width": width, "heads": heads, "layers": layers, "num_mels": num_mels}
         self._held = dict(tensors)
 

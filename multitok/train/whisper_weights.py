@@ -21,7 +21,7 @@ from multitok.errors import CheckpointError
 from multitok.nets.whisper import WhisperConfig
 
 HEAD_WIDTH = 64
-_DTYPES = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4"), 4: np.dtype("<f2")}
+_DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4"), 4: np.dtype("<f2")}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -175,7 +175,7 @@ def _encoder(
     if first.ndim != 3 or first.shape[2] != 3:
         raise CheckpointError(f"the first convolution has shape {list(first.shape)}: this is no Whisper")
     width, num_mels, _ = first.shape
-    config = WhisperConfig(width, width // HEAD_WIDTH if heads is None else heads, layers, num_mels)
+    config = WhisperConfig(width, max(width // HEAD_WIDTH, 1) if heads is None else heads, layers, num_mels)
     tensors: Arrays = {}
     for key, shape in config.shapes().items():
         name, _, part = key.rpartition(".")
