@@ -28,7 +28,8 @@ from multitok.train.muon import Muon, split_parameters
 WARM_STEPS, FLAT_SHARE, LEAST_RATE = 50, 0.3, 0.01
 # Of Muon, in proportion to that of AdamW.
 MATRIX_RATE_RATIO = 10.0
-SPECTRAL_WEIGHT = 2.0
+# The second follows PESQ's raw score, which the first does not.
+SPECTRAL_WEIGHT, AUDIBLE_WEIGHT = 2.0, 6.0
 # Clips are compared at this level (root mean square), so that quiet ones count as much.
 COMPARED_LEVEL, QUIETEST = 0.1, 1e-4
 # Energies are multiplied by 10^n, n normal with a deviation of up to this much.
@@ -151,7 +152,10 @@ class VocoderTrainer:
         made = model(energies, self._autocast)
         level = samples.square().mean(1, keepdim=True).sqrt() + QUIETEST
         pair = made / level * COMPARED_LEVEL, samples / level * COMPARED_LEVEL
-        return {"spectral": SPECTRAL_WEIGHT * multi_resolution_loss(*pair), "audible": self._perceptual(*pair)}
+        return {
+            "spectral": SPECTRAL_WEIGHT * multi_resolution_loss(*pair),
+            "audible": AUDIBLE_WEIGHT * self._perceptual(*pair),
+        }
 
     def _shake(self, energies: Tensor) -> Tensor:
         rng = np.random.default_rng([self._seed, _SHAKE, self.step_index])
