@@ -25,6 +25,7 @@ KINDS: dict[str, str] = {
     "video-vq": "multitok.tokenizers.video_vq:VideoVq",
     "volume-vq": "multitok.tokenizers.volume_vq:VolumeVq",
     "audio-dmel": "multitok.tokenizers.audio_dmel:AudioDMel",
+    "audio-mel-vq": "multitok.tokenizers.audio_mel_vq:AudioMelVq",
     "audio-semantic": "multitok.tokenizers.audio_semantic:AudioSemantic",
     "audio-codec": "multitok.tokenizers.audio_codec:AudioCodec",
     "series-bins": "multitok.tokenizers.series_bins:SeriesBins",
