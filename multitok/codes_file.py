@@ -105,7 +105,7 @@ def write_codes(
         ),
     }
     tensors = {str(i): np.ascontiguousarray(codes.values) for i, (_, codes) in enumerate(items)}
-    path.write_bytes(safetensors.numpy.save(tensors, metadata=header))
+    safetensors.numpy.save_file(tensors, path, metadata=header)
 
 
 def read_codes(path: Path) -> CodesFile:

@@ -256,18 +256,23 @@ class Waveform:
     """Sampled sound.
 
     Args:
-        samples: [C, N] float32, nominally in [-1, 1]; a 1-D array is taken as one channel.
+        samples: [C, N] floating point, nominally in [-1, 1], held as float32; a 1-D array is taken as one channel.
         sample_rate_hz: Samples per second, > 0.
 
     Raises:
-        InputError: The rate is not positive, or there is no channel.
+        InputError: The rate is not positive, there is no channel, or the samples are integers.
     """
 
     samples: NDArray[np.float32]
     sample_rate_hz: int
 
     def __post_init__(self) -> None:
-        samples = np.asarray(self.samples, dtype=np.float32)
+        samples = np.asarray(self.samples)
+        if samples.dtype.kind != "f":
+            raise InputError(
+                f"samples of dtype {samples.dtype}: give floating point with full scale 1; of 16 bits, samples / 32768"
+            )
+        samples = samples.astype(np.float32, copy=False)
         samples = samples[None, :] if samples.ndim == 1 else samples
         if samples.ndim != 2 or samples.shape[0] == 0:
             raise InputError(f"samples of shape {list(samples.shape)}: give [channels, samples], one channel or more")

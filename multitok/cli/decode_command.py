@@ -91,8 +91,12 @@ def _ending(item: _Stored) -> str:
 
 def _write_one(target: Path, item: _Stored) -> Path:
     from multitok.frontend import media
+    from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
 
     key, tokenizer, codes, info = item
+    if isinstance(tokenizer, AudioStreamTokenizer):
+        assert tokenizer.spec.sample_rate_hz is not None
+        return media.write_audio(target, tokenizer.decode_chunks([codes]), tokenizer.spec.sample_rate_hz)
     raw, modality = tokenizer.decode(codes), tokenizer.spec.modality
     rate = float(info.frame_rate_hz or _UNKNOWN_RATE_HZ)
     return media.write(target, modality, raw, record_id=key or "sequence", place=info.place, frame_rate_hz=rate)

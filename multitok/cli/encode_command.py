@@ -44,6 +44,7 @@ def command(
     multitok encode photo.jpg                       writes photo.jpg.codes
     multitok encode genes.fa --with dna-6mer        every record of the file
     multitok encode clip.mp4 --fps 8                8 frames a second
+    multitok encode clip.mp4 --with dmel-80hz       its sound track
     multitok encode ct/ --window -160:240           a folder of DICOM slices
     echo "Hello" | multitok encode - --print        {"id": "", "codes": [[...]]}
     """
@@ -79,6 +80,8 @@ def _encode_one(
     from multitok.codes_file import ItemInfo, write_codes
     from multitok.errors import InputError
     from multitok.frontend import media
+    from multitok.protocol import Codes
+    from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
 
     if path.is_dir() and not media.is_item_folder(path):
         raise InputError(f"{path} is a folder: give its files, or use `multitok prepare`, which takes folders")
@@ -87,11 +90,14 @@ def _encode_one(
     modality = load(source).spec.modality if source else _modality_of(name, data, options, limits)
     source = source or default_checkpoint(modality, name)
     tokenizer = load(source)
-    found = media.read_records(data, name, modality=modality, limits=limits, options=options)
     items, about = [], []
-    for record in found:
-        items.append((record.id, tokenizer.encode(record.raw)))
-        about.append(ItemInfo(record.place, record.frame_rate_hz))
+    if isinstance(tokenizer, AudioStreamTokenizer):
+        chunks = media.iter_audio(data, name, limits=limits)
+        items, about = [("", Codes.join(tokenizer.encode_chunks(chunks)))], [ItemInfo()]
+    else:
+        for record in media.read_records(data, name, modality=modality, limits=limits, options=options):
+            items.append((record.id, tokenizer.encode(record.raw)))
+            about.append(ItemInfo(record.place, record.frame_rate_hz))
     if print_codes:
         for key, codes in items:
             click.echo(json.dumps({"id": key, "codes": codes.values.tolist(), "extent": codes.extent}))
@@ -115,6 +121,8 @@ def _modality_of(name: str, data: bytes | Path, options: ReadOptions, limits: Li
 
     if isinstance(data, bytes) and sniff(data[:HEAD_BYTES]) is PLAIN:
         return Modality.TEXT
+    if media.modalities_of(name)[:1] == (Modality.AUDIO,):
+        return Modality.AUDIO  # compressed sound would be decoded to be counted
     return next(media.probe_records(data, name, options=options, limits=limits))[1].modality
 
 

@@ -1,8 +1,8 @@
 """Items -> token sequences: read, decode, tokenize, interleave.
 
 Texts wait until a batch is full and go through `encode_batch`; everything else is encoded as it comes, so that one
-decoded image or waveform is in memory at a time. Because `encode_batch` equals single encodes bit for bit, the
-batches' bounds do not show in the output.
+decoded image or clip is in memory at a time, and of sound one chunk, where its tokenizer works piece by piece. Because
+`encode_batch` equals single encodes and pieces equal the whole, bit for bit, no bounds show in the output.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from multitok.errors import InputError, JobError
-from multitok.frontend.media import Limits, ReadOptions, is_item_folder, modalities_of, records
+from multitok.frontend.media import Limits, ReadOptions, is_item_folder, iter_audio, modalities_of, records
 from multitok.interleave import Document, Interleaver, Segment, Template, TokenSequence
 from multitok.prepare.quarantine import is_items_fault, reject
 from multitok.prepare.report import Work
@@ -23,6 +23,7 @@ from multitok.prepare.routing import Routing
 from multitok.prepare.sources import Item, Part, Rejected
 from multitok.prepare.sources.item_folders import SLICES, measure
 from multitok.protocol import Codes, Modality, Tokenizer, Waveform
+from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
 from multitok.vocabulary import Vocabulary
 
 BATCH_ITEMS = 256
@@ -146,7 +147,9 @@ class ItemEncoder:
         for record, name, raw in raws:
             modality = self._routing.modalities[name]
             value: Codes | str | Exception = raw
-            if modality is not Modality.TEXT:
+            if isinstance(raw, Iterator):
+                value = _encode_sound(self._tokenizer(name), raw)
+            elif modality is not Modality.TEXT:
                 (value,) = _encode_all(self._tokenizer(name), [raw])
             tokens = value.num_tokens if isinstance(value, Codes) else 0
             now = time.perf_counter()
@@ -156,7 +159,7 @@ class ItemEncoder:
             started, num_bytes = time.perf_counter(), 0
 
     def _raws(self, part: Part) -> tuple[int, Iterator[tuple[str, str, Any]]]:
-        """Bytes of a part, and its raw items with the record and the tokenizer of each."""
+        """Bytes of a part, and its raw items (sound may be its chunks) with the record and the tokenizer of each."""
         wanted = None if part.tokenizer is None else self._routing.modalities[part.tokenizer]
         if isinstance(part.content, str):
             assert part.tokenizer is not None
@@ -166,6 +169,12 @@ class ItemEncoder:
             if size > self._limits.max_text_bytes:
                 raise InputError(f"the {wanted} has {size:,} bytes; the limit is {self._limits.max_text_bytes:,}")
             return size, iter([("", part.tokenizer, part.content)])
+        expected = wanted or next(iter(modalities_of(part.name)), None)
+        if expected is Modality.AUDIO:
+            name = part.tokenizer or self._routing.of_content(part.name, expected)
+            if isinstance(self._tokenizer(name), AudioStreamTokenizer):
+                size = len(part.content) if isinstance(part.content, bytes) else _size_of(part.content, part.num_bytes)
+                return size, iter([("", name, iter_audio(part.content, part.name, limits=self._limits))])
         data: bytes | Path
         is_series = part.name.endswith(SLICES)
         if isinstance(part.content, Path) and (is_series or is_item_folder(part.content)):
@@ -270,8 +279,31 @@ class ItemEncoder:
         self._work[modality] = self._work.get(modality, Work()) + work
 
 
+def _size_of(path: Path, planned: int | None) -> int:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        if planned is None:
+            raise
+        raise _changed(path, planned, "is gone") from error
+    if planned not in (None, size):
+        raise _changed(path, planned, f"has {size} bytes")
+    return size
+
+
 def _changed(path: Path, planned: int | None, now: str) -> JobError:
     return JobError(f"{path} had {planned} bytes when the job was planned and {now} now: bring it back as it was")
+
+
+def _encode_sound(tokenizer: Tokenizer[Any], chunks: Iterator[Waveform]) -> Codes | Exception:
+    """Codes of a clip, or what reading or encoding it raised."""
+    assert isinstance(tokenizer, AudioStreamTokenizer)
+    try:
+        return Codes.join(tokenizer.encode_chunks(chunks))
+    except Exception as error:
+        if not is_items_fault(error):
+            raise
+        return error
 
 
 def _encode_all(tokenizer: Tokenizer[Any], raws: list[Any]) -> list[Codes | Exception]:

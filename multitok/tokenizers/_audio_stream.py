@@ -246,9 +246,9 @@ def check_extent(num_frames: int, num_samples: int, hop_length: int) -> None:
 def _as_channels(samples: NDArray[Any], channels: int) -> NDArray[np.float32]:
     """Floating-point samples [C, n]."""
     samples = np.asarray(samples)
-    if not np.issubdtype(samples.dtype, np.floating):
+    if samples.dtype.kind != "f":
         raise InputError(
-            f"samples of dtype {samples.dtype}: give floating point with full scale 1, such as int16 samples / 32768"
+            f"samples of dtype {samples.dtype}: give floating point with full scale 1; of 16 bits, samples / 32768"
         )
     piece = samples[None] if samples.ndim == 1 else samples
     if piece.ndim != 2 or len(piece) != channels:
