@@ -332,15 +332,14 @@ def freeze_codec(codec: Codec, clips: Iterable[NDArray[np.float32]]) -> ExactCod
             raise SpecError(f"codebook {k} holds values that are not finite, or too large: its training failed")
         tensors[f"codebook_{k}"] = level.codebook.numpy().astype(np.float16)
     with torch.no_grad():
-        batches = [torch.from_numpy(np.asarray(clip, np.float32))[None] for clip in clips]
-        seen = [codec.features(batch)[0] for batch in batches]
-        quantized = [codec.quantizer.decode(codec.quantizer.encode(codec.latents(batch))) for batch in batches]
         maps = {
             "skip": linear_tensors(codec.skip.weight.numpy(), GRID, centre=codec.mel_mean.numpy()),
             "envelope": linear_tensors(codec.envelope.weight.numpy(), GRID, bias=codec.envelope.bias.numpy()),
         }
-    for name, each in maps.items():
-        tensors |= {f"{name}.{key}": value for key, value in each.items()}
+        tensors |= {f"{name}.{key}": value for name, each in maps.items() for key, value in each.items()}
+        batches = [torch.from_numpy(np.asarray(clip, np.float32))[None] for clip in clips]
+        seen = [codec.features(batch)[0] for batch in batches]
+        quantized = [codec.quantizer.decode(codec.quantizer.encode(codec.latents(batch))) for batch in batches]
     for name, net, inputs in (("encoder", codec.encoder, seen), ("decoder", codec.decoder, quantized)):
         tensors |= {f"{name}.{key}": value for key, value in freeze(net, inputs).tensors().items()}
     return ExactCodec(codec.config, tensors)

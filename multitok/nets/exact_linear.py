@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from multitok.errors import SpecError
 
 LARGEST_WEIGHT = 2**15 - 1
-# Grid steps that an input may be away from 0: with 2^15 for weights, float64 adds 2^22 products exactly.
-LARGEST_INPUT = 2**16
+# Grid steps that an input may be away from 0: with 2^15 for weights, float64 adds 2^18 products exactly.
+LARGEST_INPUT = 2**20
 # ln 2 in two parts, the first with so few bits that its small multiples are exact.
 LN_2 = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
 # 1 / n! from the 11th on down: within half of ln 2 the series is right to 1e-13.

@@ -1,8 +1,9 @@
 """Train a codec end to end: one optimiser step at a time, resumable, the same for the same seed and sound.
 
-    steps before `start_step`   the nets alone, noise in place of quantisation
-    then                        k-means starts the codebooks; they follow their vectors by moving averages, and every
-                                clip is decoded from its own number of first codebooks
+    before the first step   log mel energies pass through the latents by their principal components, the decoder is a
+                            vocoder's, and k-means starts the codebooks: what it learns begins at a spectrogram codec
+    then                    the codebooks follow their vectors by moving averages, and every clip is decoded from its
+                            own number of first codebooks
 
 The loss is that of spectra at several resolutions, audible disturbance (`multitok.train.audio_losses`) and the latents'
 distance to what they are quantised to; clips count alike, however quiet. What is exported are moving averages of the
@@ -22,27 +23,31 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multitok.errors import JobError, SpecError
+from multitok.errors import JobError
 from multitok.nets.codec import Codec
+from multitok.nets.vocoder_module import Vocoder
+from multitok.protocol import TokenizerSpec, Waveform
 from multitok.train.audio_losses import PerceptualLoss, multi_resolution_loss
 from multitok.train.codec_presets import CodecPreset
 from multitok.train.muon import Muon, split_parameters
 
 WARM_STEPS, FLAT_SHARE, LEAST_RATE = 50, 0.3, 0.01
 SPECTRAL_WEIGHT = 2.0
-# Noise in place of quantisation, as a share of the latents' deviation.
-NOISE = 0.1
 # Clips are compared at this level (root mean square), so that quiet ones count as much.
 COMPARED_LEVEL, QUIETEST = 0.1, 1e-4
 # Domains of the random numbers.
-_LEVELS, _NOISE, _TEACHER = 1, 2, 3
+_LEVELS, _START = 1, 2
 
 
 class Teacher(Protocol):
-    """What the first codebook is to know: a semantic tokenizer's features."""
+    """What the first codebook is to know: a semantic tokenizer, such as `AudioSemantic`."""
 
-    def features(self, samples: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """[F, T] features of mono samples [N] at the codec's rate, one a hop of the codec: F = ceil(N / hop)."""
+    @property
+    def spec(self) -> TokenizerSpec:
+        """Rate and stride of the features' frames."""
+
+    def features(self, wave: Waveform, /) -> NDArray[np.float32]:
+        """[F, T], one frame a stride."""
 
 
 class CodecTrainer:
@@ -51,15 +56,13 @@ class CodecTrainer:
     Args:
         model: New, or thawed from a checkpoint; changed in place, on any device.
         preset: Losses and rates.
-        draw: Clips [B, N] of a step, the same whenever it is asked.
+        draw: Clips [B, `preset.clip_samples`] of a step, the same whenever it is asked.
         steps: Length of the schedule.
-        seed: Fixes noise and numbers of codebooks.
+        seed: Fixes numbers of codebooks and the start.
         learning_rate: In place of the preset's; Muon's changes in proportion.
         autocast: Run the nets in bfloat16; latents, codebooks and losses stay in float32.
+        vocoder: What a new model's decoder starts from.
         teacher: What the first codebook learns from.
-
-    Raises:
-        SpecError: The teacher's features do not fit the codec's frames.
     """
 
     def __init__(
@@ -72,13 +75,15 @@ class CodecTrainer:
         seed: int = 0,
         learning_rate: float | None = None,
         autocast: bool = True,
+        vocoder: Vocoder | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         self.model, self.averaged = model.train(), copy.deepcopy(model).eval()
         self.steps, self.step_index = steps, 0
         self._preset, self._draw, self._seed, self._autocast = preset, draw, seed, autocast
-        self._perceptual = PerceptualLoss(model.config.sample_rate_hz).to(model.sine.device)
-        self._teacher, self._projection = teacher, self._new_projection(teacher)
+        self._vocoder, self._teacher, self._device = vocoder, teacher, model.mel_mean.device
+        self._perceptual = PerceptualLoss(model.config.sample_rate_hz).to(self._device)
+        self._projection = None if teacher is None else self._new_projection(teacher)
         share = 1.0 if learning_rate is None else learning_rate / preset.learning_rate
         matrices, others = split_parameters(model)
         self._others = others + ([] if self._projection is None else list(self._projection.parameters()))
@@ -89,22 +94,22 @@ class CodecTrainer:
         }
 
     def step(self) -> dict[str, float]:
-        """One optimiser step.
+        """One optimiser step; before the first one, the start.
 
         Returns:
             What it measured, by name.
 
         Raises:
             JobError: The loss is no longer finite.
+            SpecError: The vocoder cannot start this model.
         """
+        if not self.model.is_started:
+            self._start()
         rate = self._rate()
         for peak, optimizer in zip(self._peaks, self._optimizers.values(), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * rate
-        if not self.model.is_started and self.step_index >= self._preset.start_step:
-            self._start_codebooks()
-        samples = self._draw(self.step_index)
-        losses = self._losses(samples)
+        losses = self._losses(self._draw(self.step_index))
         loss = torch.stack(list(losses.values())).sum()
         if not math.isfinite(float(loss.detach())):
             raise JobError(
@@ -119,8 +124,29 @@ class CodecTrainer:
             optimizer.step()
         self.step_index += 1
         self._average()
-        measured = {name: float(value.detach()) for name, value in losses.items()}
-        return {"loss": float(loss.detach()), **measured, "learning rate": self._peaks[1] * rate}
+        return {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in losses.items()}}
+
+    @torch.no_grad()
+    def measure(self, samples: Tensor) -> dict[str, float]:
+        """The losses of the averaged weights, with all codebooks and with half of them.
+
+        Args:
+            samples: [B, `preset.clip_samples`] held-out clips.
+
+        Returns:
+            "loss" of all codebooks, and what it consists of.
+        """
+        if not self.averaged.is_started:
+            self._start()
+        found: dict[str, float] = {}
+        total = self.model.config.num_codebooks
+        latents = self.averaged.latents(samples, autocast=self._autocast, cut=True)
+        for count in sorted({total, -(-total // 2)}):
+            decoded = self.averaged.quantizer(latents, count).quantized
+            losses = self._sound_losses(self.averaged, decoded, samples)
+            found |= {f"{name}, {count} codebooks": float(value) for name, value in losses.items()}
+            found["loss"] = float(torch.stack(list(losses.values())).sum())
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
@@ -150,27 +176,27 @@ class CodecTrainer:
 
     def _losses(self, samples: Tensor) -> dict[str, Tensor]:
         """The weighted terms of the loss."""
-        preset, model = self._preset, self.model
-        latents = model.latents(samples, self._autocast)
-        losses: dict[str, Tensor] = {}
-        if model.is_started:
-            found = model.quantizer(latents, self._num_codebooks(len(samples)))
-            decoded = found.quantized
-            scale = latents.detach().square().mean() + 1e-6
-            losses["commitment"] = preset.commitment_weight * (latents - decoded.detach()).square().mean() / scale
-            if self._teacher is not None:
-                first = model.levels[0].decode(found.codes[..., :1])
-                losses["semantic"] = preset.semantic_weight * self._semantic(latents, first, samples)
-        else:
-            decoded = latents + self._noise(latents) * (NOISE * latents.detach().std())
-        parts = model.parts(decoded, self._autocast)
-        made = model.overlap(parts)
-        level = samples.square().mean(1, keepdim=True).sqrt() + QUIETEST
-        pair = made / level * COMPARED_LEVEL, samples / level * COMPARED_LEVEL
-        losses["spectral"] = SPECTRAL_WEIGHT * multi_resolution_loss(*pair, phase=preset.phase_weight)
-        losses["envelope"] = preset.envelope_weight * model.envelope_loss(parts, samples)
-        losses["audible"] = preset.perceptual_weight * self._perceptual(*pair)
+        latents = self.model.latents(samples, autocast=self._autocast, cut=True)
+        found = self.model.quantizer(latents, self._num_codebooks(len(samples)))
+        losses = self._sound_losses(self.model, found.quantized, samples)
+        scale = latents.detach().square().mean() + 1e-6
+        error = (latents - found.quantized.detach()).square().mean()
+        losses["commitment"] = self._preset.commitment_weight * error / scale
+        if self._teacher is not None:
+            # As it is after this step's update of the codebook: so close that it makes no difference.
+            first = self.model.levels[0].decode(found.codes[..., :1])
+            losses["semantic"] = self._preset.semantic_weight * self._semantic(latents, first, samples)
         return losses
+
+    def _sound_losses(self, model: Codec, latents: Tensor, samples: Tensor) -> dict[str, Tensor]:
+        made = model.reconstruct(latents, autocast=self._autocast, cut=True)
+        wanted = samples[:, : made.shape[1]]
+        level = wanted.square().mean(1, keepdim=True).sqrt() + QUIETEST
+        pair = made / level * COMPARED_LEVEL, wanted / level * COMPARED_LEVEL
+        return {
+            "spectral": SPECTRAL_WEIGHT * multi_resolution_loss(*pair, phase=self._preset.phase_weight),
+            "audible": self._preset.perceptual_weight * self._perceptual(*pair),
+        }
 
     def _semantic(self, latents: Tensor, first: Tensor, samples: Tensor) -> Tensor:
         """-log sigmoid of the cosine, over time, between the projected first code vectors and the features.
@@ -178,48 +204,46 @@ class CodecTrainer:
         Source: Zhang et al. 2024, "SpeechTokenizer", eq. 1.
         """
         assert self._projection is not None
-        wanted = self._wanted(samples)
         quantized = latents + (first - latents).detach()
+        wanted = self._features(samples, latents.shape[1])
         cosine = functional.cosine_similarity(self._projection(quantized), wanted, dim=1)
         return -functional.logsigmoid(cosine).mean()
 
-    def _wanted(self, samples: Tensor) -> Tensor:
-        """[B, F, T] the teacher's features."""
+    def _features(self, samples: Tensor, count: int) -> Tensor:
+        """[B, count, T] the teacher's features, of each frame of the codec those of the frame around its middle."""
         assert self._teacher is not None
-        found = [self._teacher.features(clip) for clip in samples.cpu().numpy()]
+        config, spec = self.model.config, self._teacher.spec
+        assert spec.sample_rate_hz is not None
+        middles_s = (np.arange(count) + 0.5) / float(config.frame_rate_hz)
+        index = (middles_s * spec.sample_rate_hz / spec.stride[0]).astype(np.intp)
+        found = []
+        for clip in samples.cpu().numpy():
+            features = self._teacher.features(Waveform(clip, config.sample_rate_hz))
+            found.append(features[np.minimum(index, len(features) - 1)])
         return torch.from_numpy(np.stack(found).astype(np.float32)).to(samples.device)
 
-    def _new_projection(self, teacher: Teacher | None) -> nn.Linear | None:
-        if teacher is None:
-            return None
+    def _new_projection(self, teacher: Teacher) -> nn.Linear:
         config = self.model.config
-        features = teacher.features(np.zeros(10 * config.hop_length, np.float32))
-        if features.ndim != 2 or len(features) != 10:
-            raise SpecError(
-                f"the semantic tokenizer gives features {list(features.shape)} for 10 frames of the codec: take one "
-                f"with {float(config.frame_rate_hz):g} frames a second at {config.sample_rate_hz} Hz"
-            )
+        silence = Waveform(np.zeros(config.sample_rate_hz, np.float32), config.sample_rate_hz)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed * 8 + _TEACHER)
-            return nn.Linear(config.latent_dim, features.shape[1]).to(self.model.sine.device)
+            torch.manual_seed(self._seed)
+            return nn.Linear(config.latent_dim, teacher.features(silence).shape[1]).to(self._device)
 
     @torch.no_grad()
-    def _start_codebooks(self) -> None:
-        """K-means on latents of fresh clips."""
-        first = self.step_index + self.steps  # steps that are never trained on
-        batches = [self._draw(first + number) for number in range(self._preset.start_batches)]
-        self.model.start_codebooks(torch.cat([self.model.latents(batch, self._autocast) for batch in batches]))
+    def _start(self) -> None:
+        """Start the nets and then the codebooks from clips of steps that are never trained on."""
+        batches = [self._draw(self.steps + number) for number in range(self._preset.start_batches)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed * 8 + _START)
+            self.model.start_nets(torch.cat(batches), self._vocoder)
+        latents = [self.model.latents(batch, autocast=self._autocast, cut=True) for batch in batches]
+        self.model.start_codebooks(torch.cat(latents))
+        self.averaged.load_state_dict(self.model.state_dict())
 
     def _num_codebooks(self, batch: int) -> Tensor:
         rng = np.random.default_rng([self._seed, _LEVELS, self.step_index])
         weights = np.array(self._preset.level_weights or [1.0] * self.model.config.num_codebooks)
-        return torch.from_numpy(rng.choice(len(weights), batch, p=weights / weights.sum()) + 1).to(
-            self.model.sine.device
-        )
-
-    def _noise(self, like: Tensor) -> Tensor:
-        rng = np.random.default_rng([self._seed, _NOISE, self.step_index])
-        return torch.from_numpy(rng.standard_normal(tuple(like.shape), np.float32)).to(like.device)
+        return torch.from_numpy(rng.choice(len(weights), batch, p=weights / weights.sum()) + 1).to(self._device)
 
     def _rate(self) -> float:
         done = self.step_index / self.steps

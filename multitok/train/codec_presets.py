@@ -1,7 +1,7 @@
 """What codecs are and how they are trained: shape, losses and length. Imports no framework.
 
-codec-16khz    24 codebooks of 1,024 at 50 Hz: 500 bit/s each, 6 kbit/s with 12
-codec-small    the same codes from nets of a tenth: for trials, and for a minute on a laptop
+codec-16khz    16 codebooks of 1,024 at 80 Hz: 800 bit/s each, 5.6 kbit/s with 7
+codec-small    the same codes from nets of a tenth: for trials
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ class CodecPreset:
 
     Args:
         codec: Its shape.
-        clip_samples: Samples of a training clip, whole hops.
+        clip_frames: Frames of a training clip.
         batch: Clips a step.
         steps: Optimiser steps.
         learning_rate: Peak of AdamW's.
         matrix_rate: Peak of Muon's, which the matrices of the blocks have.
-        start_step: Steps before there are codebooks, with noise in place of quantisation.
-        start_batches: Batches whose latents the codebooks start from.
+        start_batches: Batches that linear maps and codebooks start from.
         level_weights: How often a clip is decoded from the first 1, 2, ... K codebooks, relative; none: evenly.
         phase_weight: Of the phases, within the spectral loss.
         perceptual_weight: Of the audible disturbance.
-        envelope_weight: Of the energies in bands.
         commitment_weight: Of the latents' distance to what they are quantised to.
         semantic_weight: Of the first codebook's likeness to a semantic tokenizer's features, where there is one.
 
@@ -40,17 +38,15 @@ class CodecPreset:
     """
 
     codec: CodecConfig
-    clip_samples: int = 16_000
+    clip_frames: int = 80
     batch: int = 16
-    steps: int = 5000
-    learning_rate: float = 2e-3
-    matrix_rate: float = 0.02
-    start_step: int = 250
-    start_batches: int = 15
+    steps: int = 4000
+    learning_rate: float = 1e-3
+    matrix_rate: float = 0.01
+    start_batches: int = 25
     level_weights: tuple[float, ...] = ()
     phase_weight: float = 0.15
-    perceptual_weight: float = 1.0
-    envelope_weight: float = 0.3
+    perceptual_weight: float = 6.0
     commitment_weight: float = 0.25
     semantic_weight: float = 1.0
 
@@ -59,17 +55,21 @@ class CodecPreset:
         weights = self.level_weights
         if weights and (len(weights) != self.codec.num_codebooks or min(weights) < 0 or sum(weights) <= 0):
             raise SpecError(f"level_weights={weights}: give one for each of {self.codec.num_codebooks} codebooks")
-        if self.clip_samples % self.codec.hop_length:
-            raise SpecError(f"clip_samples={self.clip_samples}: give a multiple of the hop, {self.codec.hop_length}")
-        counts = (self.clip_samples, self.batch, self.steps, self.start_batches)
+        counts = (self.clip_frames, self.batch, self.steps, self.start_batches)
         rates = (self.learning_rate, self.matrix_rate)
-        if min(counts) < 1 or self.start_step < 0 or not all(0 < rate < 1 for rate in rates):
+        if min(counts) < 1 or not all(0 < rate < 1 for rate in rates):
             raise SpecError(
-                f"clip_samples, batch, steps, start_batches={counts}, start_step={self.start_step}, learning_rate, "
-                f"matrix_rate={rates}: give counts of 1 or more and rates between 0 and 1"
+                f"clip_frames, batch, steps, start_batches={counts}, learning_rate, matrix_rate={rates}: "
+                "give counts of 1 or more and rates between 0 and 1"
             )
         if negative := [name for name in asdict(self) if name.endswith("_weight") and getattr(self, name) < 0]:
             raise SpecError(f"{', '.join(negative)}: give weights of losses of at least 0")
+
+    @property
+    def clip_samples(self) -> int:
+        """Samples of a training clip, those included that the nets only look ahead at."""
+        ahead = self.codec.encoder.lookahead + self.codec.decoder.lookahead
+        return (self.clip_frames + ahead) * self.codec.hop_length
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that `from_json` takes."""
@@ -82,36 +82,39 @@ class CodecPreset:
 
 
 def level_weights(num_codebooks: int, favourite: int) -> tuple[float, ...]:
-    """One clip in 20 from the first codebook alone, half of the others from `favourite`, the rest from 2 to K evenly.
+    """One clip in 25 from the first codebook alone, half of the others from `favourite`, the rest from 2 to K evenly.
 
     Args:
         num_codebooks: K, at least 2.
         favourite: The number that matters most.
     """
-    weights = [0.05] + [0.475 / (num_codebooks - 1)] * (num_codebooks - 1)
-    weights[favourite - 1] += 0.475
+    weights = [0.04] + [0.48 / (num_codebooks - 1)] * (num_codebooks - 1)
+    weights[favourite - 1] += 0.48
     return tuple(weights)
 
 
-def _codec(channels: int, blocks: tuple[int, int], latents: int = 64, codebooks: int = 24) -> CodecConfig:
-    seen, made = frame_values(640, 80)
-    return CodecConfig(
-        encoder=CausalConfig(
-            in_dim=seen, out_dim=latents, channels=2 * channels, hidden=6 * channels, taps=5,
-            dilations=(1,) * blocks[0], lookahead=1,
-        ),
-        decoder=CausalConfig(
-            in_dim=latents, out_dim=made, channels=3 * channels, hidden=9 * channels, taps=5,
-            dilations=(1,) * blocks[1], unstack=2, lookahead=1,
-        ),
-        codebook_sizes=(1024,) * codebooks,
-    )  # fmt: skip
+def _codec(channels: int, blocks: tuple[int, int]) -> CodecConfig:
+    seen, made = frame_values(600, 80, 800)
+    sizes: dict[str, int] = {"channels": channels, "hidden": 3 * channels}
+    encoder = CausalConfig(in_dim=seen, out_dim=96, taps=5, dilations=(1,) * blocks[0], lookahead=1, **sizes)
+    # Of the shape of the shipped vocoder, from which it starts.
+    decoder = CausalConfig(in_dim=96, out_dim=made, taps=7, dilations=(1,) * blocks[1], lookahead=2, **sizes)
+    return CodecConfig(encoder=encoder, decoder=decoder, codebook_sizes=(1024,) * 16)
 
 
 DEFAULT_PRESET = "codec-16khz"
 PRESETS: dict[str, CodecPreset] = {
-    "codec-16khz": CodecPreset(codec=_codec(128, (6, 8)), level_weights=level_weights(24, 12), steps=5000),
-    "codec-small": CodecPreset(
-        codec=_codec(48, (3, 4)), level_weights=level_weights(24, 12), steps=1500, start_step=150
-    ),
+    "codec-16khz": CodecPreset(codec=_codec(256, (6, 8)), level_weights=level_weights(16, 7)),
+    "codec-small": CodecPreset(codec=_codec(96, (3, 6)), level_weights=level_weights(16, 7), steps=1500),
 }
+
+
+def preset(name: str) -> CodecPreset:
+    """A preset by its name.
+
+    Raises:
+        SpecError: There is none of this name.
+    """
+    if name not in PRESETS:
+        raise SpecError(f"preset={name!r}: give one of {', '.join(PRESETS)}")
+    return PRESETS[name]

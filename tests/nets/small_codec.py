@@ -14,14 +14,14 @@ from multitok.nets.codec_exact import ExactCodec
 from multitok.tokenizers.audio_codec import AudioCodec
 from tests.stream_contract import sound
 
-_NET: dict[str, Any] = {"channels": 16, "hidden": 24, "taps": 3, "lookahead": 1}
+_NET: dict[str, Any] = {"channels": 16, "hidden": 24, "taps": 3, "dilations": (1, 2)}
 
 
 def small_config(**changed: Any) -> CodecConfig:
-    """16 kHz, 50 frames a second, 4 codebooks of 16; `changed` fields replace these."""
+    """16 kHz, 80 frames a second, 4 codebooks of 16; `changed` fields replace these."""
     fields: dict[str, Any] = {
-        "encoder": CausalConfig(in_dim=963, out_dim=8, dilations=(1, 2), **_NET),
-        "decoder": CausalConfig(in_dim=8, out_dim=722, dilations=(1, 2), unstack=2, **_NET),
+        "encoder": CausalConfig(in_dim=983, out_dim=8, lookahead=1, **_NET),
+        "decoder": CausalConfig(in_dim=8, out_dim=802, lookahead=2, **_NET),
         "codebook_sizes": (16, 16, 16, 16),
     }
     return CodecConfig(**{**fields, **changed})
@@ -37,12 +37,14 @@ def small_codec(config: CodecConfig | None = None, seed: int = 0) -> Codec:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = Codec(config or small_config(), seed=seed)
+        samples = torch.from_numpy(np.stack(clips()))
+        codec.start_nets(samples)
         for net in (codec.encoder, codec.decoder):
             for block in net.blocks:
                 torch.nn.init.normal_(block.contract.weight, std=0.3)  # type: ignore[union-attr, arg-type]
-        torch.nn.init.normal_(codec.decoder.leave.weight, std=0.1)
+            torch.nn.init.normal_(net.leave.weight, std=0.1)
     with torch.no_grad():
-        codec.start_codebooks(codec.latents(torch.from_numpy(np.stack(clips()))))
+        codec.start_codebooks(codec.latents(samples))
     return codec.eval()
 
 

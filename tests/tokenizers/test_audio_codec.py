@@ -40,7 +40,7 @@ def test_streams(count: int) -> None:
 
 def test_codes_follow_the_sound() -> None:
     codes = TOKENIZER.encode(sound(RATE_HZ, RATE_HZ))
-    assert codes.grid == (50,)
+    assert codes.grid == (80,)
     assert all(len(np.unique(row)) > 4 for row in codes.values)
     other = TOKENIZER.encode(sound(RATE_HZ, RATE_HZ, seed=1))
     assert codes != other
@@ -72,17 +72,17 @@ def test_more_codebooks_change_the_sound() -> None:
 
 
 def test_rates_and_lookahead() -> None:
-    assert TOKENIZER.frame_rate == Fraction(50)
-    assert TOKENIZER.bitrate_bps == 50 * 4 * 4
-    assert TOKENIZER.at_bitrate(799).spec.num_codebooks == 3
+    assert TOKENIZER.frame_rate == Fraction(80)
+    assert TOKENIZER.bitrate_bps == 80 * 4 * 4
+    assert TOKENIZER.at_bitrate(1279).spec.num_codebooks == 3
     assert TOKENIZER.at_bitrate(1e6).spec.num_codebooks == 4
-    with pytest.raises(SpecError, match="one codebook takes 200"):
-        TOKENIZER.at_bitrate(199)
-    assert (TOKENIZER.encoder_lookahead_s, TOKENIZER.decoder_lookahead_s) == (0.03, 0.04)
+    with pytest.raises(SpecError, match="one codebook takes 320"):
+        TOKENIZER.at_bitrate(319)
+    assert (TOKENIZER.encoder_lookahead_s, TOKENIZER.decoder_lookahead_s) == (0.025, 0.05)
 
 
 def test_the_lookahead_is_what_codes_and_sound_depend_on() -> None:
-    hop, ahead = 320, round(TOKENIZER.encoder_lookahead_s * RATE_HZ)
+    hop, ahead = 200, round(TOKENIZER.encoder_lookahead_s * RATE_HZ)
     wave = sound(40 * hop, RATE_HZ)
     codes = TOKENIZER.encode(wave).values
     changed = wave.samples.copy()
@@ -104,7 +104,7 @@ def test_the_module_has_the_codes_and_the_sound_of_the_tokenizer() -> None:
     waves = [sound(4_000, RATE_HZ, seed=seed) for seed in range(3)]
     batch = torch.from_numpy(np.stack([wave.samples[0] for wave in waves]))
     codes = module.encode(batch)
-    assert codes.shape == (3, 3, 13)
+    assert codes.shape == (3, 3, 20)
     decoded = module.decode(codes, 4_000)
     for wave, own, made in zip(waves, codes, decoded, strict=True):
         expected = tokenizer.encode(wave)
@@ -155,9 +155,10 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]
     "no codebooks": (lambda config, _: config["codec"].update(codebook_sizes=[]), "one codebook or more"),
     "a field too many": (lambda config, _: config["codec"].update(depth=3), "not the shape of a codec"),
     "no encoder": (lambda config, _: config["codec"].pop("encoder"), "not the shape of a codec"),
-    "another window": (lambda config, _: config["codec"].update(window_length=320), "windows of 320 samples need"),
-    "another hop": (lambda config, _: config["codec"].update(hop_length=300), "the hop is to be a multiple"),
-    "other latents": (lambda config, _: config["codec"]["decoder"].update(in_dim=9), "the decoder takes 1 x 9"),
+    "another window": (lambda config, _: config["codec"].update(window_length=400), "windows of 400 and 800 samples"),
+    "another hop": (lambda config, _: config["codec"].update(hop_length=300), "give a multiple of the hop"),
+    "a long window": (lambda config, _: config["codec"].update(fft_length=512), "window <= FFT"),
+    "other latents": (lambda config, _: config["codec"]["decoder"].update(in_dim=9), "the decoder takes 9"),
     "another net": (lambda config, _: config["codec"]["encoder"].update(hidden=25), "this configuration needs"),
     "a missing codebook": (_without("codebook_3"), "codebook_3 is missing"),
     "a codebook of floats": (
@@ -170,6 +171,15 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]
     ),
     "a tensor too many": (lambda _, tensors: tensors.update(codebook_4=tensors["codebook_0"]), "unknown tensors"),
     "a missing weight": (_without("encoder.enter"), "enter is nothing"),
+    "a missing map": (_without("skip.weights"), "weights of a linear map is nothing"),
+    "a map of floats": (
+        lambda _, tensors: tensors.update({"envelope.weights": tensors["envelope.weights"].astype(np.float32)}),
+        "this one needs int16",
+    ),
+    "a map that is not finite": (
+        lambda _, tensors: tensors["envelope.bias"].__setitem__(0, np.inf),
+        "bias of a linear map holds a value that is not finite",
+    ),
 }
 
 
