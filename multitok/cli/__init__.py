@@ -26,7 +26,7 @@ COMMANDS = {
     "verify": "Check a prepared folder: hashes, and a sample encoded again.",
     "inspect": "Show what a checkpoint, vocabulary, codes file or prepared folder holds.",
     "train": "Make a tokenizer from your own data.",
-    "eval": "Measure image, video and volume tokenizers beside JPEG, WebP, AVIF, x264 and x265.",
+    "eval": "Measure image, video, volume and audio tokenizers beside known codecs.",
     "doctor": "Check this installation and name the fix for what is missing.",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multitok.cli.eval_audio import audio_command
+from multitok.cli.eval_targets import (
+    STDOUT,
+    comma_separated,
+    files_of,
+    load_tokenizers,
+    published_pairs,
+    shown_names,
+    split_targets,
+)
+
 if TYPE_CHECKING:
     from multitok.metrics import Evaluation, Evaluator, ReportWriter
-    from multitok.protocol import Modality, Tokenizer
-
-STDOUT = Path("-")
+    from multitok.protocol import Modality
 
 
 @click.group(name="eval")
@@ -26,23 +34,8 @@ def command() -> None:
     multitok eval image image-patch8 photos/
     multitok eval image image-patch8 runs/mine photos/ --report report/
     multitok eval volume volume-patch4 brain.nii.gz --peers none --json -
+    multitok eval audio dmel-80hz speech/ --labels alignments/
     """
-
-
-def _peers(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    """ "JPEG,WebP" -> ("JPEG", "WebP"); "none" -> (); nothing -> None, all of them."""
-    if text is None:
-        return None
-    return () if text == "none" else tuple(name.strip() for name in text.split(","))
-
-
-def _published(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """["vqgan=runs/vqgan"] -> [("vqgan", "runs/vqgan")]."""
-    for pair in pairs:
-        kind, _, path = pair.partition("=")
-        if not (kind and path):
-            raise click.BadParameter(f"{pair!r}: write KIND=PATH, such as vqgan=models/vqgan")
-    return tuple((pair.partition("=")[0], pair.partition("=")[2]) for pair in pairs)
 
 
 def _modality_command(modality: str, what: str) -> None:
@@ -50,11 +43,11 @@ def _modality_command(modality: str, what: str) -> None:
     @click.option(
         "--published",
         multiple=True,
-        callback=_published,
+        callback=published_pairs,
         metavar="KIND=PATH",
         help="A published checkpoint to measure too; repeatable.",
     )
-    @click.option("--peers", callback=_peers, metavar="NAMES", help=f"Known codecs, or none. [{what}]")
+    @click.option("--peers", callback=comma_separated, metavar="NAMES", help=f"Known codecs, or none. [{what}]")
     @click.option("--runs", type=click.IntRange(0), default=3, show_default=True, help="Timed runs; 0 times nothing.")
     @click.option("--threads", type=click.IntRange(1), help="Threads of the tokenizer. [as torch has it]")
     @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures; - prints them.")
@@ -76,15 +69,15 @@ def _modality_command(modality: str, what: str) -> None:
         if json_file not in (None, STDOUT) and not json_file.parent.is_dir():
             raise click.BadParameter(f"{json_file.parent}: there is no such folder", param_hint="--json")
         check_peers(kind, peers)
-        names, paths = _split(targets)
-        tokenizers = _load(names, published, kind)
-        files = _files(paths, kind)
+        names, paths = split_targets(targets)
+        tokenizers = load_tokenizers(names, published, kind)
+        files = files_of(paths, kind)
         report = None if folder is None else ReportWriter(folder)
         evaluators = []
         for name, tokenizer in tokenizers.items():
             watch = None if report is None else report.watcher(name)
             evaluators.append(Evaluator(tokenizer, name=name, peers=peers, runs=runs, threads=threads, watch=watch))
-        num_failed, shown = 0, _names(files)
+        num_failed, shown = 0, shown_names(files)
         for number, path in enumerate(files, 1):
             if sys.stderr.isatty():
                 click.echo(f"[{number}/{len(files)}] {path}", err=True)
@@ -106,57 +99,7 @@ def _modality_command(modality: str, what: str) -> None:
 _modality_command("image", "JPEG, JPEG 4:4:4, WebP, AVIF")
 _modality_command("video", "x264, x265")
 _modality_command("volume", "JPEG 2000, x265")
-
-
-def _split(targets: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Checkpoints, and files and folders of data; a bare word that is no file is meant as a checkpoint."""
-    from multitok.checkpoint import CONFIG, shipped_checkpoints
-
-    shipped, names, paths = shipped_checkpoints(), [], []
-    for target in dict.fromkeys(targets):
-        path = Path(target)
-        word = not path.exists() and not path.suffix and len(path.parts) == 1
-        if target in shipped or word or (path / CONFIG).is_file():
-            names.append(target)
-        else:
-            paths.append(path)
-    return names, paths
-
-
-def _load(names: Sequence[str], published: Sequence[tuple[str, str]], modality: Modality) -> dict[str, Tokenizer[Any]]:
-    from multitok.checkpoint import load, shipped_checkpoints
-
-    tokenizers = {name: load(name) for name in names}
-    tokenizers |= {path: load(path, kind=kind) for kind, path in published}
-    if not tokenizers:
-        fitting = [name for name in shipped_checkpoints() if load(name).spec.modality is modality]
-        raise click.UsageError(f"no checkpoint given: name one before the files, such as {', '.join(fitting)}")
-    for name, tokenizer in tokenizers.items():
-        if tokenizer.spec.modality is not modality:
-            other = tokenizer.spec.modality
-            raise click.UsageError(f"{name} is a tokenizer for {other}: give one for {modality}")
-    return tokenizers
-
-
-def _files(paths: Sequence[Path], modality: Modality) -> list[Path]:
-    """The files named, and those of the modality in the folders named."""
-    from multitok.cli.choose import files_under
-    from multitok.frontend.media import modalities_of
-
-    files = []
-    for path in paths:
-        found = list(files_under([path]))
-        files += [one for one in found if modality in modalities_of(one.name)[:2]] if path.is_dir() else found
-    if not files:
-        where = f" in {', '.join(map(str, paths))}" if paths else ": give files or folders after the checkpoints"
-        raise click.UsageError(f"no {modality} files{where}")
-    return files
-
-
-def _names(files: Sequence[Path]) -> dict[Path, str]:
-    """What the files are called in tables: their paths without the folders they share."""
-    shared = Path(os.path.commonpath([path.absolute().parent for path in files]))
-    return {path: path.absolute().relative_to(shared).as_posix() for path in files}
+command.add_command(audio_command)
 
 
 def _measured(path: Path, name: str, modality: Modality, evaluators: Sequence[Evaluator]) -> bool:

@@ -33,7 +33,7 @@ from multitok.errors import MediaError, MissingExtraError, SpecError
 from multitok.frontend.griffin_lim import GriffinLim
 from multitok.frontend.resample import to_mono
 from multitok.frontend.spectrogram import MelSpectrogram
-from multitok.metrics.audio_quality import MEL_HOP_S, NUM_MELS, USUAL_MEASURES, AudioQuality, measure_audio
+from multitok.metrics.audio_quality import MEL_HOP_S, NUM_MELS, USUAL_MEASURES, AudioQuality, Listener, measure_audio
 from multitok.protocol import Json, Waveform
 
 AUDIO_PEERS = ("Opus", "codec2", "MP3", "mel Griffin-Lim")
@@ -225,6 +225,7 @@ class AudioPeers:
         sample_rate_hz: What the tokenizer works at; the codecs get the clip so.
         names: From `AUDIO_PEERS`; None takes `USUAL_AUDIO_PEERS`.
         measures: As for `measure_audio`.
+        listener: As for `measure_audio`.
 
     Raises:
         SpecError: A codec is unknown.
@@ -239,11 +240,12 @@ class AudioPeers:
         names: Sequence[str] | None = None,
         *,
         measures: Sequence[str] = USUAL_MEASURES,
+        listener: Listener | None = None,
     ) -> None:
         self._names = USUAL_AUDIO_PEERS if names is None else tuple(names)
         check_audio_peers(self._names)
         self._wave = Waveform(to_mono(wave, sample_rate_hz), sample_rate_hz)
-        self._measures = measures
+        self._measures, self._listener = measures, listener
         self._coded: dict[tuple[str, int], CodedSound] = {}
         self._qualities: dict[tuple[str, int], AudioQuality] = {}
 
@@ -284,7 +286,7 @@ class AudioPeers:
         key = name, bitrate_bps
         if key not in self._qualities:
             back = Waveform(self.decoded(name, bitrate_bps), self._wave.sample_rate_hz)
-            self._qualities[key] = measure_audio(self._wave, back, measures=self._measures)
+            self._qualities[key] = measure_audio(self._wave, back, measures=self._measures, listener=self._listener)
         return self._qualities[key]
 
 

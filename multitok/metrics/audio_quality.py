@@ -33,8 +33,11 @@ from numpy.typing import NDArray
 from multitok.errors import InputError, MissingExtraError, ShapeError, SpecError
 from multitok.frontend.resample import to_mono
 from multitok.frontend.spectrogram import MelSpectrogram
+from multitok.metrics.audio_words import RATE_HZ, WordErrors
 from multitok.protocol import Json, Waveform
 
+# Mono samples at 16 kHz -> error rates of what is heard in them.
+Listener = Callable[[NDArray[np.float32]], WordErrors]
 SPEECH_RATE_HZ = 16_000
 FLOOR_DB = 80.0
 NUM_MELS = 80
@@ -60,6 +63,8 @@ class AudioQuality:
         mel_distance_db: Mean absolute difference of log mel energies.
         spectral_distance_db: Log-spectral distance.
         si_sdr_db: Scale-invariant signal-to-distortion ratio; infinite where nothing differs.
+        wer: Word error rate of a recogniser (`multitok.metrics.audio_words`).
+        cer: Its character error rate.
     """
 
     pesq_wb: float | None = None
@@ -71,6 +76,8 @@ class AudioQuality:
     mel_distance_db: float | None = None
     spectral_distance_db: float | None = None
     si_sdr_db: float | None = None
+    wer: float | None = None
+    cer: float | None = None
 
     def to_json(self) -> dict[str, Json]:
         """The measures as JSON values; infinity is the word "inf"."""
@@ -91,18 +98,25 @@ class AudioQuality:
         return cls(**means)
 
 
-MEASURES = tuple(field.name for field in fields(AudioQuality))
+MEASURES = tuple(field.name for field in fields(AudioQuality) if field.name not in ("wer", "cer"))
 # All but the narrow band, and but the one that needs a package of its own.
 USUAL_MEASURES = tuple(name for name in MEASURES if name not in ("pesq_nb", "speaker_similarity"))
 
 
-def measure_audio(original: Waveform, decoded: Waveform, *, measures: Sequence[str] = USUAL_MEASURES) -> AudioQuality:
+def measure_audio(
+    original: Waveform,
+    decoded: Waveform,
+    *,
+    measures: Sequence[str] = USUAL_MEASURES,
+    listener: Listener | None = None,
+) -> AudioQuality:
     """The measures asked for.
 
     Args:
         original: What was encoded.
         decoded: What came back; at most one sample at its rate longer or shorter than the original.
         measures: From `MEASURES`.
+        listener: What counts the wrong words in the decoded sound.
 
     Returns:
         Those that are defined for this item: PESQ and DistillMOS need half a second and some sound in the original.
@@ -118,7 +132,8 @@ def measure_audio(original: Waveform, decoded: Waveform, *, measures: Sequence[s
         raise SpecError(f"measures {', '.join(unknown)}: known are {', '.join(MEASURES)}")
     reference, degraded = comparable(original, decoded)
     values = {name: _FUNCTIONS[name](reference, degraded, decoded.sample_rate_hz) for name in measures}
-    return AudioQuality(**values)
+    errors = WordErrors(None, None) if listener is None else listener(_at(degraded, decoded.sample_rate_hz, RATE_HZ))
+    return AudioQuality(**values, wer=errors.wer, cer=errors.cer)
 
 
 def comparable(original: Waveform, decoded: Waveform) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -212,7 +212,7 @@ def _normalised_information(joint: NDArray[np.int64], what: str) -> float:
     if len(joint) < 2:
         raise InputError(f"there is one of the {what} only: information about it needs at least two")
     of_labels, of_units = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0))
-    return max(0.0, (of_labels + of_units - _entropy(joint.ravel())) / of_labels)
+    return min(max(0.0, (of_labels + of_units - _entropy(joint.ravel())) / of_labels), 1.0)
 
 
 def _entropy(counts: NDArray[np.int64] | Sequence[int]) -> float:

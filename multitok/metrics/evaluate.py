@@ -26,7 +26,18 @@ from multitok.protocol import Codes, Modality, Tokenizer
 # Called with an item's name, its raw array, what came back by number of codebooks, and the values' range (low, width).
 Watcher = Callable[[str, NDArray[Any], Mapping[int, NDArray[Any]], tuple[float, float]], None]
 
-_VERSIONED = ("numpy", "torch", "pillow", "av", "scikit-image", "pytorch-msssim")
+_VERSIONED = (
+    "numpy",
+    "torch",
+    "pillow",
+    "av",
+    "scikit-image",
+    "pytorch-msssim",
+    "soxr",
+    "pesq",
+    "pystoi",
+    "distillmos",
+)
 
 
 @runtime_checkable
@@ -166,7 +177,7 @@ class Evaluator:
             kind=spec.kind,
             fingerprint=fingerprint(self._tokenizer),
             modality=spec.modality,
-            versions=_versions(),
+            versions=versions(),
             items=tuple(one.result(tables) for one in self._measured),
             failures=tuple(self._failures),
             codebooks=tuple(
@@ -177,7 +188,7 @@ class Evaluator:
         )
 
     def _measure(self, name: str, raw: NDArray[Any], peers: Peers | None) -> _Measured:
-        with _limited(self._threads):
+        with limited_threads(self._threads):
             codes, encode_s = self._timed(self._tokenizer.encode, raw)
             whole, decode_s = self._timed(self._tokenizer.decode, codes)
             last = self._tokenizer.spec.num_codebooks
@@ -262,7 +273,7 @@ class _Measured:
 
 
 @contextmanager
-def _limited(threads: int | None) -> Iterator[None]:
+def limited_threads(threads: int | None) -> Iterator[None]:
     """So many threads for BLAS, torch and the native search, inside."""
     if threads is None:
         yield
@@ -283,7 +294,8 @@ def _limited(threads: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Package -> version of what figures depend on, of those installed."""
     found = {"multitok": __version__}
     for package in _VERSIONED:
         try:

@@ -3,8 +3,9 @@
 report/
     index.md                    tables, plots and sheets, for any Markdown viewer
     evaluation.json             a list of `Evaluation.to_json`
-    psnr.png  ssim.png          quality against bits per pixel or voxel, beside the known codecs
-    sheets/<tokenizer>/<n>.png  original, levels and error maps of the first items
+    psnr.png  ssim.png          quality against bits per pixel or voxel, beside the known codecs; of sound
+                                pesq_wb.png, stoi.png, distillmos.png and mel_distance.png against kbit/s
+    sheets/<tokenizer>/<n>.png  original, levels and error maps of the first items; of sound its spectrograms
 """
 
 from __future__ import annotations
@@ -12,25 +13,28 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
 from multitok.errors import InputError, MissingExtraError
-from multitok.metrics import tables
+from multitok.metrics import audio_tables, tables
+from multitok.metrics.audio_evaluation import AudioEvaluation, AudioMeanLevel
 from multitok.metrics.evaluate import Watcher
-from multitok.metrics.evaluation import Evaluation
-from multitok.metrics.quality import Quality
+from multitok.metrics.evaluation import Evaluation, MeanLevel
 from multitok.metrics.sheets import write_sheet
 
 MAX_SHEETS = 24
-_Measure = Callable[[Quality], float | None]
-_PLOTS: dict[str, tuple[str, _Measure]] = {
-    "psnr": ("PSNR, dB", lambda quality: quality.psnr_db),
-    "ssim": ("SSIM", lambda quality: quality.ssim),
+_PLOTS = {"psnr_db": "PSNR, dB", "ssim": "SSIM"}
+_AUDIO_PLOTS = {
+    "pesq_wb": "PESQ-WB",
+    "stoi": "STOI",
+    "distillmos": "DistillMOS",
+    "mel_distance_db": "mel distance, dB",
 }
+AnyEvaluation: TypeAlias = "Evaluation | AudioEvaluation"
 
 
 class ReportWriter:
@@ -75,40 +79,38 @@ class ReportWriter:
 
         return watch
 
-    def finish(self, evaluations: Sequence[Evaluation]) -> Path:
+    def finish(self, evaluations: Sequence[AnyEvaluation]) -> Path:
         """Write tables, plots and JSON.
 
         Args:
-            evaluations: One for each tokenizer, of the same items.
+            evaluations: One for each tokenizer, of the same items of one modality.
 
         Returns:
             The page, `index.md`.
         """
         found = [evaluation for evaluation in evaluations if evaluation.items]
-        plots = [name for name in _PLOTS if found and _plot(self._folder / f"{name}.png", name, found)]
+        labels = _AUDIO_PLOTS if any(isinstance(one, AudioEvaluation) for one in found) else _PLOTS
+        plots = {
+            name.removesuffix("_db"): label
+            for name, label in labels.items()
+            if found and _plot(self._folder / f"{name.removesuffix('_db')}.png", name, label, found)
+        }
         data = [evaluation.to_json() for evaluation in evaluations]
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
         (self._folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         parts = ["# " + ", ".join(evaluation.tokenizer for evaluation in evaluations)]
-        parts += [f"![{_PLOTS[name][0]} against rate]({name}.png)" for name in plots]
+        parts += [f"![{label} against rate]({name}.png)" for name, label in plots.items()]
         for evaluation in evaluations:
             parts += self._section(evaluation)
         page = self._folder / "index.md"
         page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         return page
 
-    def _section(self, evaluation: Evaluation) -> list[str]:
+    def _section(self, evaluation: AnyEvaluation) -> list[str]:
         versions = ", ".join(f"{package} {version}" for package, version in evaluation.versions.items())
         parts = [f"## {evaluation.tokenizer}", f"{evaluation.kind}, fingerprint `{evaluation.fingerprint}`; {versions}"]
         if evaluation.items:
-            parts += [tables.markdown(*tables.quality_rows(evaluation)), _NOTE]
-            parts += [tables.markdown(*tables.codebook_rows(evaluation)), tables.speed_line(evaluation)]
-        parts += [
-            f"{item.name}: {item.clipped_share:.2%} of its voxels lie outside the tokenizer's window and were "
-            "measured as its ends."
-            for item in evaluation.items
-            if item.clipped_share
-        ]
+            parts += _sound(evaluation) if isinstance(evaluation, AudioEvaluation) else _pictures(evaluation)
         parts += [f"Not measured: {failure.name}: {failure.reason}" for failure in evaluation.failures]
         parts += [_missing_peers(evaluation)]
         sheets = self._sheets.get(evaluation.tokenizer, {})
@@ -116,13 +118,38 @@ class ReportWriter:
         return [part for part in parts if part]
 
 
+def _pictures(evaluation: Evaluation) -> list[str]:
+    parts = [tables.markdown(*tables.quality_rows(evaluation)), _NOTE]
+    parts += [tables.markdown(*tables.codebook_rows(evaluation)), tables.speed_line(evaluation)]
+    return parts + [
+        f"{item.name}: {item.clipped_share:.2%} of its voxels lie outside the tokenizer's window and were "
+        "measured as its ends."
+        for item in evaluation.items
+        if item.clipped_share
+    ]
+
+
+def _sound(evaluation: AudioEvaluation) -> list[str]:
+    parts = [tables.markdown(*audio_tables.quality_rows(evaluation)), _AUDIO_NOTE]
+    if evaluation.stability:
+        parts += ["Codes that stay equal:", tables.markdown(*audio_tables.stability_rows(evaluation))]
+    if evaluation.units is not None:
+        parts += [tables.markdown(*audio_tables.unit_rows(evaluation))]
+    return [*parts, tables.markdown(*audio_tables.codebook_rows(evaluation)), audio_tables.speed_line(evaluation)]
+
+
 _NOTE = (
     "Rates are nominal and after ideal entropy coding. A known codec's column: PSNR and SSIM of its best file that "
     'takes no more than the nominal bits; "-" where its smallest file takes more.'
 )
+_AUDIO_NOTE = (
+    "Rates are nominal and after ideal entropy coding. Below each mean stand the known codecs: the largest file of "
+    'each that takes no more than the nominal bits; "-" where its smallest file takes more. Spectrograms: the lowest '
+    "band at the bottom, 80 dB from black to white; errors are white from 10 dB on."
+)
 
 
-def _missing_peers(evaluation: Evaluation) -> str:
+def _missing_peers(evaluation: AnyEvaluation) -> str:
     lines = [
         f"- {item.name}, {level.num_codebooks} codebook{'s' * (level.num_codebooks > 1)}: no {name}: {peer.reason}"
         for item in evaluation.items
@@ -133,25 +160,26 @@ def _missing_peers(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _plot(path: Path, name: str, evaluations: Sequence[Evaluation]) -> bool:
+def _plot(path: Path, name: str, label: str, evaluations: Sequence[AnyEvaluation]) -> bool:
     """Draw one measure against the rate; False where no item has it."""
-    label, measure = _PLOTS[name]
     figure = _figure_class()(figsize=(7.5, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     drawn = [
-        _draw(axes, evaluation.tokenizer, _points(evaluation, measure), linewidth=2.2, marker="o")
+        _draw(axes, evaluation.tokenizer, _points(evaluation, name), linewidth=2.2, marker="o")
         for evaluation in evaluations
     ]
     if not any(drawn):
         return False
     known = {peer: None for evaluation in evaluations for peer in evaluation.mean[0].peers}
     for peer in known:
-        points = {rate: value for one in evaluations for rate, value in _peer_points(one, peer, measure)}
+        points = {rate: value for one in evaluations for rate, value in _peer_points(one, peer, name)}
         _draw(axes, peer, sorted(points.items()), linewidth=1.2, marker=".", linestyle="--")
     axes.set_xscale("log")
     for direction in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         direction("{x:.3g}")
-    axes.set_xlabel(f"bits per {evaluations[0].unit}, mean over the items")
+    first = evaluations[0]
+    per = "kbit/s" if isinstance(first, AudioEvaluation) else f"bits per {first.unit}"
+    axes.set_xlabel(f"{per}, mean over the items")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3, which="both")
     axes.legend()
@@ -166,21 +194,34 @@ def _draw(axes: Any, label: str, points: Sequence[tuple[float, float]], **style:
     return True
 
 
-def _points(evaluation: Evaluation, measure: _Measure) -> list[tuple[float, float]]:
-    found = [(level.nominal_bits_per_unit, measure(level.quality)) for level in evaluation.mean]
+def _points(evaluation: AnyEvaluation, name: str) -> list[tuple[float, float]]:
+    found = [
+        (level.nominal_bps / 1000 if isinstance(level, AudioMeanLevel) else level.nominal_bits_per_unit,
+         getattr(level.quality, name))
+        for level in evaluation.mean
+    ]  # fmt: skip
     return [(rate, value) for rate, value in found if value is not None and math.isfinite(value)]
 
 
-def _peer_points(evaluation: Evaluation, peer: str, measure: _Measure) -> list[tuple[float, float]]:
+def _peer_points(evaluation: AnyEvaluation, peer: str, name: str) -> list[tuple[float, float]]:
     """At the rate that its files really took, mean over the items."""
     points = []
-    for at, level in enumerate(evaluation.mean):
+    levels: Sequence[MeanLevel | AudioMeanLevel] = evaluation.mean
+    for at, level in enumerate(levels):
         quality = level.peers.get(peer)
-        value = measure(quality) if quality else None
-        if value is not None and math.isfinite(value):
-            sizes = [(item.levels[at].peers[peer].num_bytes or 0) * 8 / item.num_units for item in evaluation.items]
-            points.append((math.fsum(sizes) / len(sizes), value))
+        value = getattr(quality, name) if quality else None
+        rate = _peer_rate(evaluation, peer, at)
+        if value is not None and math.isfinite(value) and rate is not None:
+            points.append((rate, value))
     return points
+
+
+def _peer_rate(evaluation: AnyEvaluation, peer: str, at: int) -> float | None:
+    if isinstance(evaluation, AudioEvaluation):
+        bps = evaluation.mean[at].peers_bps[peer]
+        return None if bps is None else bps / 1000
+    sizes = [(item.levels[at].peers[peer].num_bytes or 0) * 8 / item.num_units for item in evaluation.items]
+    return math.fsum(sizes) / len(sizes)
 
 
 def _figure_class() -> Any:

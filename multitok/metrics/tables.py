@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from multitok.metrics.evaluation import Evaluation, rounded
+from multitok.metrics.evaluation import CodebookUse, Evaluation, rounded
 from multitok.metrics.quality import Quality
 
 # Columns that hold words; the others hold figures.
-LEFT = ("item", "codebook", "tokenizer")
-_MEAN = "mean"
+LEFT = ("item", "codebook", "tokenizer", "units")
+MEAN = "mean"
+
+
+class HasCodebooks(Protocol):
+    """An evaluation, of whatever modality."""
+
+    @property
+    def codebooks(self) -> tuple[CodebookUse, ...]:
+        """How each codebook is used."""
 
 
 def quality_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -35,14 +44,14 @@ def quality_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         for level in item.levels
     ]  # fmt: skip
     rows += [
-        _row(_MEAN, level.num_codebooks, level.nominal_bits_per_unit, level.entropy_bits_per_unit, level.quality,
+        _row(MEAN, level.num_codebooks, level.nominal_bits_per_unit, level.entropy_bits_per_unit, level.quality,
              level.peers, is_volume)
         for level in mean
     ]  # fmt: skip
     return header, rows
 
 
-def codebook_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+def codebook_rows(evaluation: HasCodebooks) -> tuple[list[str], list[list[str]]]:
     """Header and rows: how each codebook is used."""
     header = ["codebook", "size", "codes", "usage", "perplexity", "entropy"]
     rows = [
