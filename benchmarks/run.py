@@ -27,10 +27,15 @@ SCRIPTS = {
     "integer_stacks": "Integer nets",
     "causal_nets": "Exact causal nets",
     "vision_memory": "Image and video tokenizers: memory",
+    "audio_memory": "Sound tokenizers: memory",
     "quantizers": "Quantisers trained from scratch",
 }
 # Scripts that run only when named, and what they are given.
-OPTIONAL = {"vision_memory": ["image-f8", "video-4x8x8"], "quantizers": ["--seconds", "75"]}
+OPTIONAL = {
+    "vision_memory": ["image-f8", "video-4x8x8"],
+    "audio_memory": ["--decode-s", "120"],
+    "quantizers": ["--seconds", "75"],
+}
 HEAD = """# Benchmarks
 
 Every table is printed by the script named above it; `make bench` runs those without arguments and writes this page.

@@ -37,6 +37,17 @@ def test_modality_script(name: str, tmp_path: Path) -> None:
             assert (tmp_path / line.removeprefix("wrote ")).stat().st_size > 0
 
 
+@pytest.mark.parametrize("sound", ["speech-russian-1.wav", "piano.flac"])
+def test_live_audio(sound: str, tmp_path: Path) -> None:
+    out = _run([str(EXAMPLES / "live_audio.py"), str(EXAMPLES / "data/sounds" / sound), "--chunk-ms", "250"], tmp_path)
+    pushes = re.findall(r"^ +[\d.]+ s +[\d.]+ ms +(\d+) frames", out, re.MULTILINE)
+    assert len(pushes) > 10
+    whole = multitok.load("dmel-80hz").encode(media.read(EXAMPLES / "data/sounds" / sound))
+    assert 0 <= whole.grid[0] - sum(map(int, pushes)) < 10
+    assert f"{whole.num_tokens:,} tokens of" in out
+    assert (tmp_path / "live-decoded.wav").stat().st_size > 0
+
+
 @pytest.mark.parametrize(("name", "unit"), [("image", "pixel"), ("volume", "voxel")])
 def test_every_level_is_better(name: str, unit: str, tmp_path: Path) -> None:
     out = _run([str(EXAMPLES / f"{name}.py")], tmp_path)
