@@ -134,7 +134,10 @@ class TransformersFrontEnd(WindowedFrontEnd):
             return np.asarray(found["input_features"][0], np.float32)
         if not self._normalise:
             return samples.copy()
-        return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + NORMALISE_EPSILON), np.float32)
+        normal: NDArray[np.float32] = (samples - samples.mean()) / np.sqrt(
+            samples.var() + np.float32(NORMALISE_EPSILON)
+        )
+        return normal
 
 
 def _extra_samples(model: Mapping[str, Any]) -> int:

@@ -4,10 +4,12 @@
     runs    7     12    3       99             a unit and how long it lasts
     tokens  [7 12]      [3]     [99]           merges of runs, learned from data
 
+A unit that flickers for a frame costs tokens and says little, so runs may be made of steadier units: `steady_units`.
+
 Tokens below V are single units; token V + i is what merge i joins. Units of silence join nothing: else long pauses of
 changing silences eat the vocabulary. A token holds at most as many units as its merges say.
 
-Shape letters: V units, n tokens, m merges, R runs.
+Shape letters: V units, n tokens, m merges, R runs, F frames, k units near a frame.
 """
 
 from __future__ import annotations
@@ -121,6 +123,40 @@ def runs_of(units: NDArray[np.integer[Any]], longest: int | None = None) -> tupl
 def frames_of(units: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     """Units [F] of runs."""
     return np.repeat(np.asarray(units, np.int32), lengths)
+
+
+def steady_units(codes: NDArray[np.int32], distances: NDArray[np.float64], penalty: float) -> NDArray[np.int32]:
+    """Units of the path with the least sum of distances and of `penalty` for each change of unit.
+
+    Args:
+        codes: [F, k] the units nearest to each frame, nearest first: those that a path may take there.
+        distances: [F, k] their squared distances.
+        penalty: What a change costs; 0 gives the nearest units.
+
+    Returns:
+        [F]; the lower place in `codes` wins a tie, and staying wins against changing.
+
+    Source:
+        Kamper 2022, "Word segmentation on discovered phone units with dynamic programming"; Viterbi's algorithm.
+    """
+    total = np.full(int(codes.max(initial=0)) + 1, np.inf)
+    before: list[NDArray[np.int32]] = []
+    cheapest, unit = 0.0, 0
+    for frame, found in zip(codes, distances, strict=True):
+        stay, change = total[frame], cheapest + penalty
+        if not before:
+            stay, change = np.zeros(len(frame)), 0.0
+        before.append(np.where(stay <= change, frame, np.int32(unit)))
+        cost = np.minimum(stay, change) + found
+        total.fill(np.inf)
+        total[frame] = cost
+        best = int(cost.argmin())
+        cheapest, unit = float(cost[best]), int(frame[best])
+    path = np.empty(len(codes), np.int32)
+    for i in range(len(codes) - 1, -1, -1):
+        path[i] = unit
+        unit = int(before[i][int((codes[i] == unit).argmax())])
+    return path
 
 
 def spread(total: NDArray[np.integer[Any]], parts: NDArray[np.integer[Any]]) -> NDArray[np.int32]:

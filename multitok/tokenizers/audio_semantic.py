@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from multitok.codebook import Codebook
 from multitok.errors import InputError, SpecError
-from multitok.frontend.resample import to_mono
+from multitok.frontend.resample import PIECE_SAMPLES, to_mono
 from multitok.protocol import Json, Modality, TokenizerSpec, Waveform
 from multitok.tokenizers._audio_stream import Analysis, Synthesis
 from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
 from multitok.tokenizers._semantic_front_ends import FrontEnd, front_end_config, make_front_end
 from multitok.tokenizers._semantic_sound import Renderer, UnitSound
-from multitok.tokenizers._unit_bpe import UnitBpe
+from multitok.tokenizers._unit_bpe import UnitBpe, steady_units
 
 if TYPE_CHECKING:
     from multitok.tokenizers.audio_units import AudioUnits
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000
 FRAME_LENGTH = 320
 PREFIX = "front_end."
+NEAR_UNITS = 16  # units that a steadier path may take at a frame
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class AudioSemantic(AudioStreamTokenizer):
         sound: [T, V', M]: the table by which `decode` makes sound, for the units of one of the codebooks; None where
             none was fitted, and `decode` refuses.
         units: Merges of units and the units of silence, by codebook size.
+        penalties: What a change of unit costs where runs are merged, by codebook size, in squared distance.
         renderer: What makes samples of mel energies in `decode`, such as a vocoder; None for Griffin-Lim.
         name: Name inside a vocabulary.
 
@@ -124,6 +126,7 @@ class AudioSemantic(AudioStreamTokenizer):
         codebook_size: int,
         sound: NDArray[np.floating[Any]] | None = None,
         units: Mapping[int, UnitBpe] | None = None,
+        penalties: Mapping[int, float] | None = None,
         renderer: Renderer | None = None,
         name: str = "speech",
     ) -> None:
@@ -132,7 +135,7 @@ class AudioSemantic(AudioStreamTokenizer):
         self._front_end, self._codebooks = front_end, codebooks
         self._codebook = Codebook(codebooks.of_size(codebook_size))
         self._sound, self._renderer = sound, renderer
-        self._units = dict(units or {})
+        self._units, self._penalties = dict(units or {}), dict(penalties or {})
         self._spec = TokenizerSpec(
             kind="audio-semantic",
             name=name,
@@ -187,10 +190,12 @@ class AudioSemantic(AudioStreamTokenizer):
         bpe = UnitBpe(size, np.empty((0, 2), np.int32), np.empty(0, np.int32))
         return AudioUnits(semantic=self, bpe=bpe, durations=durations, name=name or self._spec.name)
 
-    def merged(self, *, durations: bool = False, name: str | None = None) -> AudioUnits:
-        """A tokenizer of merges of runs of units: the shortest sequence.
+    def merged(self, *, penalty: float | None = None, durations: bool = False, name: str | None = None) -> AudioUnits:
+        """A tokenizer of merges of runs of steady units: the shortest sequence.
 
         Args:
+            penalty: What a change of unit costs, in squared distance: more gives fewer, longer runs, 0 the units of
+                `encode`; None for what the merges were trained with.
             durations: Whether each token has a second code, its length in frames.
             name: Name inside a vocabulary; None keeps this one's.
 
@@ -203,7 +208,13 @@ class AudioSemantic(AudioStreamTokenizer):
         if size not in self._units:
             known = ", ".join(map(str, self._units)) or "none"
             raise SpecError(f"no merges for {size} units here, but for these sizes: {known}; train_unit_bpe makes some")
-        return AudioUnits(semantic=self, bpe=self._units[size], durations=durations, name=name or self._spec.name)
+        return AudioUnits(
+            semantic=self,
+            bpe=self._units[size],
+            penalty=self._penalties.get(size, 0.0) if penalty is None else penalty,
+            durations=durations,
+            name=name or self._spec.name,
+        )
 
     def features(self, wave: Waveform) -> NDArray[np.float32]:
         """Normalised features [F, D] of a clip: what the nearest cluster is looked for with.
@@ -214,12 +225,28 @@ class AudioSemantic(AudioStreamTokenizer):
         state, first = self._front_end.step(self._front_end.initial_state(), to_mono(wave, SAMPLE_RATE_HZ))
         return self._codebooks.normalised(np.concatenate([first, self._front_end.finish(state)]))
 
+    def steady_units(self, wave: Waveform, penalty: float) -> NDArray[np.int32]:
+        """Units [F] of a clip that change less often: each change costs `penalty`, and the nearest unit may give way.
+
+        Raises:
+            InputError: As for `encode`.
+        """
+        samples = to_mono(wave, SAMPLE_RATE_HZ)
+        state, parts = self._front_end.initial_state(), []
+        for start in range(0, samples.size, PIECE_SAMPLES):
+            state, features = self._front_end.step(state, samples[start : start + PIECE_SAMPLES])
+            parts.append(self._near(features))
+        parts.append(self._near(self._front_end.finish(state)))
+        codes, distances = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return steady_units(codes, distances, penalty)
+
     def get_config(self) -> dict[str, Json]:
         """The front end's configuration, the codebook in use, and the sizes that tensors are cut by."""
         return {
             "name": self._spec.name,
             "codebook_size": self._spec.codebook_sizes[0],
             "codebook_sizes": list(self._codebooks.sizes),
+            "penalties": {str(size): penalty for size, penalty in self._penalties.items()},
             "front_end": front_end_config(self._front_end),
         }
 
@@ -250,13 +277,21 @@ class AudioSemantic(AudioStreamTokenizer):
             codebook_size=config["codebook_size"],
             sound=tensors.get("sound"),
             units={size: UnitBpe(size, tensors[f"merges.{size}"], tensors[f"silent.{size}"]) for size in sizes},
+            penalties={int(size): penalty for size, penalty in config["penalties"].items()},
             name=config["name"],
         )
+
+    def _near(self, features: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        # The units near each frame and their squared distances.
+        count = min(NEAR_UNITS, self._spec.codebook_sizes[0])
+        found = self._codebook.search(self._codebooks.normalised(features), k=count, distances=True)
+        return found.codes, found.distances
 
     def _changed(self, **parts: Any) -> AudioSemantic:
         before: dict[str, Any] = {
             "front_end": self._front_end, "codebooks": self._codebooks, "sound": self._sound, "units": self._units,
             "codebook_size": self._spec.codebook_sizes[0], "renderer": self._renderer, "name": self._spec.name,
+            "penalties": self._penalties,
         }  # fmt: skip
         return AudioSemantic(**(before | parts))
 

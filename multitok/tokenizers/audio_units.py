@@ -3,7 +3,8 @@
     frames of units    7 7 7 12 12 3 3 3 3      50 a second
     deduplicated       7 12 3                   a token for each run
       with durations   7 12 3 / 3 2 4           and a second codebook: its frames, so nothing is lost
-    merged             [7 12] 3                 runs that often follow each other are one token (`_unit_bpe.py`)
+    merged             [7 12] 3                 runs that often follow each other are one token (`_unit_bpe.py`); of
+                                                steady units, so that none flickers, and with one unit for silence
 
 How many tokens there are depends on the content: the stride is 0, the extent counts samples. Without durations `decode`
 divides the clip's length evenly among the runs. Runs are known when they end, so this kind does not stream.
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitok.errors import ShapeError, SpecError
+from multitok.frontend.resample import to_mono
 from multitok.protocol import Codes, Json, Modality, TokenizerBase, TokenizerSpec, Waveform
 from multitok.tokenizers._unit_bpe import UnitBpe, frames_of, runs_of, spread
 from multitok.tokenizers.audio_semantic import FRAME_LENGTH, SAMPLE_RATE_HZ, AudioSemantic
@@ -35,6 +37,7 @@ class AudioUnits(TokenizerBase[Waveform]):
     Args:
         semantic: What makes units of sound, and sound of units.
         bpe: Merges of its units, perhaps none.
+        penalty: What a change of unit costs, see `AudioSemantic.steady_units`; 0 takes the nearest units.
         durations: Whether a second codebook says how many frames a token lasts: code 0 is one frame.
         name: Name inside a vocabulary.
 
@@ -42,10 +45,20 @@ class AudioUnits(TokenizerBase[Waveform]):
         SpecError: The merges are of another number of units.
     """
 
-    def __init__(self, *, semantic: AudioSemantic, bpe: UnitBpe, durations: bool = False, name: str = "speech") -> None:
+    def __init__(
+        self,
+        *,
+        semantic: AudioSemantic,
+        bpe: UnitBpe,
+        penalty: float = 0.0,
+        durations: bool = False,
+        name: str = "speech",
+    ) -> None:
+        if not 0 <= penalty < np.inf:
+            raise SpecError(f"penalty={penalty}: a change of unit costs 0 or more")
         if bpe.num_units != semantic.spec.codebook_sizes[0]:
             raise SpecError(f"merges of {bpe.num_units} units for a tokenizer of {semantic.spec.codebook_sizes[0]}")
-        self._semantic, self._bpe, self._durations = semantic, bpe, durations
+        self._semantic, self._bpe, self._durations, self._penalty = semantic, bpe, durations, float(penalty)
         # A token of several units is at most as long as so many runs.
         self._longest = LONGEST_RUN * int(bpe.lengths.max())
         self._spec = TokenizerSpec(
@@ -69,11 +82,14 @@ class AudioUnits(TokenizerBase[Waveform]):
         Raises:
             InputError: No sample, a sample that is not finite, or samples far beyond full scale.
         """
-        units = self._semantic.encode(raw)
-        return Codes(self.tokens_of(units.values[0]), units.extent)
+        samples = to_mono(raw, SAMPLE_RATE_HZ)
+        units = self._semantic.steady_units(Waveform(samples, SAMPLE_RATE_HZ), self._penalty)
+        return Codes(self.tokens_of(units), (samples.size,))
 
     def tokens_of(self, units: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Tokens, and durations where asked for, of units [F]: [1, n] or [2, n]."""
+        if self._bpe.silent.size:
+            units = np.where(np.isin(units, self._bpe.silent), self._bpe.silent[0], units)
         if not self._durations:
             return self._bpe.encode(runs_of(units)[0])[None]
         runs, lengths = runs_of(units, LONGEST_RUN)
@@ -125,8 +141,13 @@ class AudioUnits(TokenizerBase[Waveform]):
         return self._semantic.decode(Codes(units[None], (codes.extent[0] if is_clip else whole,)))
 
     def get_config(self) -> dict[str, Json]:
-        """What the units are made by, and whether durations are kept."""
-        return {"name": self._spec.name, "durations": self._durations, "semantic": self._semantic.get_config()}
+        """What the units are made by, what a change costs, and whether durations are kept."""
+        return {
+            "name": self._spec.name,
+            "penalty": self._penalty,
+            "durations": self._durations,
+            "semantic": self._semantic.get_config(),
+        }
 
     def get_tensors(self) -> dict[str, NDArray[Any]]:
         """Those of the units' tokenizer, and the merges."""
@@ -139,4 +160,6 @@ class AudioUnits(TokenizerBase[Waveform]):
         inner = {key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}
         semantic = AudioSemantic.from_state(config["semantic"], inner)
         bpe = UnitBpe(semantic.spec.codebook_sizes[0], tensors["merges"], tensors["silent"])
-        return cls(semantic=semantic, bpe=bpe, durations=config["durations"], name=config["name"])
+        return cls(
+            semantic=semantic, bpe=bpe, penalty=config["penalty"], durations=config["durations"], name=config["name"]
+        )

@@ -35,8 +35,8 @@ from multitok.tokenizers._semantic_front_ends import FrontEnd
 from multitok.tokenizers._semantic_sound import energy_mel
 from multitok.tokenizers._semantic_transformers import TransformersFrontEnd
 from multitok.tokenizers._semantic_windows import WhisperFrontEnd
-from multitok.tokenizers._unit_bpe import UnitBpe
-from multitok.tokenizers.audio_semantic import FRAME_LENGTH, SAMPLE_RATE_HZ, AudioSemantic, Codebooks
+from multitok.tokenizers._unit_bpe import UnitBpe, steady_units
+from multitok.tokenizers.audio_semantic import FRAME_LENGTH, NEAR_UNITS, SAMPLE_RATE_HZ, AudioSemantic, Codebooks
 from multitok.train.kmeans import train_kmeans
 from multitok.train.unit_bpe import train_unit_bpe
 from multitok.train.whisper_weights import read_whisper
@@ -46,6 +46,7 @@ REACH = 2  # units to either side that a frame of sound depends on
 MOST_SOUNDING_UNITS = 500  # the table's equations grow with the square of the units
 RIDGE = 3.0
 ENERGY_FLOOR = 1e-6
+CHANGE_PENALTY = 0.4  # of a change of unit before merging, in mean squared distances to the nearest unit
 SILENCE_LOG10 = -2.5  # a unit this far below the loud frames of its clips, on average, is silence
 
 Report = Callable[[str], None]
@@ -99,15 +100,17 @@ def train_semantic(
         sounding = max((size for size in codebook_sizes if size <= MOST_SOUNDING_UNITS), default=min(codebook_sizes))
         table = fit_sound(clips.units(codebooks, sounding), clips.logs, sounding)
         units: dict[int, UnitBpe] = {}
+        penalties: dict[int, float] = {}
         for size in codebook_sizes:
             if num_tokens is not None and size < num_tokens:
-                found = list(clips.units(codebooks, size))
+                found, penalties[size] = clips.steady_units(codebooks, size)
                 silent = silent_units(found, clips.logs, size)
                 units[size] = train_unit_bpe(found, num_units=size, num_tokens=num_tokens, silent=silent)
                 report(f"{size} units, {silent.size} of them silent: {units[size].num_tokens:,} tokens")
     return AudioSemantic(
-        front_end=front_end, codebooks=codebooks, codebook_size=codebook_size, sound=table, units=units, name=name
-    )
+        front_end=front_end, codebooks=codebooks, codebook_size=codebook_size, sound=table, units=units,
+        penalties=penalties, name=name,
+    )  # fmt: skip
 
 
 def make_front_end(name: str, layer: int) -> FrontEnd:
@@ -319,6 +322,22 @@ class _Clips:
             features = mapped[first : first + length].astype(np.float32)
             yield codebook.search(codebooks.normalised(features)).codes
             first += length
+
+    def steady_units(self, codebooks: Codebooks, size: int) -> tuple[list[NDArray[np.int32]], float]:
+        """Units of each clip, and the penalty of a change that they were found with."""
+        codebook, mapped = Codebook(codebooks.of_size(size)), self._mapped()
+        ends = np.cumsum(self.lengths)
+        found = [
+            codebook.search(
+                codebooks.normalised(mapped[end - length : end].astype(np.float32)),
+                k=min(NEAR_UNITS, size),
+                distances=True,
+            )
+            for length, end in zip(self.lengths, ends, strict=True)
+        ]
+        nearest = np.concatenate([each.distances[:, 0] for each in found])
+        penalty = float(np.float32(CHANGE_PENALTY * nearest.mean()))
+        return [steady_units(each.codes, each.distances, penalty) for each in found], penalty
 
     def _mapped(self) -> NDArray[np.float16]:
         self._file.flush()

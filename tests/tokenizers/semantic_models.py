@@ -30,6 +30,7 @@ def tokenizer(front_end: FrontEnd, sizes: tuple[int, ...] = (20, 40)) -> AudioSe
         codebook_size=sizes[0],
         sound=rng.normal(-1, 0.5, (5, sizes[-1], 80)).astype(np.float16),
         units=units,
+        penalties=dict.fromkeys(units, 2.5),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from multitok.errors import ShapeError, SpecError
 from multitok.protocol import Codes
 from multitok.tokenizers._semantic_frames import LogMelFrontEnd
-from multitok.tokenizers._unit_bpe import UnitBpe, frames_of, runs_of, spread
+from multitok.tokenizers._unit_bpe import UnitBpe, frames_of, runs_of, spread, steady_units
 from multitok.tokenizers.audio_units import LONGEST_RUN, TYPICAL_RUN
 from multitok.train.unit_bpe import train_unit_bpe
 from tests import samples
@@ -66,6 +67,32 @@ def test_runs_come_back(units: np.ndarray, longest: int | None) -> None:
     assert lengths.min() >= 1
     assert longest is None or lengths.max() <= longest
     assert longest is not None or (np.diff(runs) != 0).all()
+
+
+@given(hnp.arrays(np.int32, st.tuples(st.integers(1, 7), st.just(5)), elements=st.integers(0, 20)), st.integers(0, 30))
+def test_steady_units_are_the_cheapest_path(costs: np.ndarray, penalty: int) -> None:
+    codes = np.argsort(costs, axis=1, kind="stable")[:, :3].astype(np.int32)
+    distances = np.take_along_axis(costs, codes, axis=1).astype(np.float64)
+    found = steady_units(codes, distances, penalty)
+    assert all(unit in frame for unit, frame in zip(found, codes, strict=True))
+
+    def price(path: np.ndarray) -> float:
+        return float(costs[np.arange(len(path)), path].sum() + penalty * (np.diff(path) != 0).sum())
+
+    paths = (np.array(path) for path in itertools.product(*codes.tolist()))
+    assert price(found) == min(map(price, paths))
+    assert np.array_equal(steady_units(codes, distances, 0), codes[:, 0])
+
+
+def test_a_penalty_makes_fewer_runs() -> None:
+    wave = speech_like(30_000)
+    assert np.array_equal(SEMANTIC.steady_units(wave, 0), SEMANTIC.encode(wave).values[0])
+    counts = [SEMANTIC.merged(penalty=penalty).encode(wave).num_tokens for penalty in (0, 3, 30, 3000)]
+    assert counts[0] > counts[-1]
+    assert sorted(counts, reverse=True) == counts
+    for penalty in (-1, np.inf, np.nan):
+        with pytest.raises(SpecError, match="0 or more"):
+            SEMANTIC.merged(penalty=penalty)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=20))
