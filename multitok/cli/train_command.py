@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from multitok.cli.train_autoencoder import autoencoder_command
+from multitok.cli.train_codec import codec_command
 from multitok.cli.train_spectrogram import vocoder_command
+from multitok.cli.train_student import student_command
 from multitok.train.presets import DEFAULT_PRESETS
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ _patch_command("volume", "4,4,4", "Volume blocks (values from 0 to 1)")
 for _modality in DEFAULT_PRESETS:
     command.add_command(autoencoder_command(_modality))
 command.add_command(vocoder_command)
+command.add_command(codec_command)
+command.add_command(student_command)
 
 
 @command.command()
