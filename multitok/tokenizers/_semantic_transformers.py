@@ -131,9 +131,11 @@ class TransformersFrontEnd(WindowedFrontEnd):
         if self._model.config.model_type in FILTER_MODELS:
             extractor = _transformers().SeamlessM4TFeatureExtractor()
             found = extractor(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, return_tensors="np")
-            return np.asarray(found["input_features"][0], np.float32)
+            features: NDArray[np.float32] = found["input_features"][0]
+            return features
         if not self._normalise:
-            return samples.copy()
+            plain: NDArray[np.float32] = np.array(samples)
+            return plain
         normal: NDArray[np.float32] = (samples - samples.mean()) / np.sqrt(
             samples.var() + np.float32(NORMALISE_EPSILON)
         )

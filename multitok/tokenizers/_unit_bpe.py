@@ -139,6 +139,8 @@ def steady_units(codes: NDArray[np.int32], distances: NDArray[np.float64], penal
     Source:
         Kamper 2022, "Word segmentation on discovered phone units with dynamic programming"; Viterbi's algorithm.
     """
+    if penalty == 0:
+        return codes[:, 0]
     total = np.full(int(codes.max(initial=0)) + 1, np.inf)
     before: list[NDArray[np.int32]] = []
     cheapest, unit = 0.0, 0

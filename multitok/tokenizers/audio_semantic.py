@@ -28,6 +28,7 @@ from multitok.frontend.resample import PIECE_SAMPLES, to_mono
 from multitok.protocol import Json, Modality, TokenizerSpec, Waveform
 from multitok.tokenizers._audio_stream import Analysis, Synthesis
 from multitok.tokenizers._audio_tokenizer import AudioStreamTokenizer
+from multitok.tokenizers._semantic_codebooks import Codebooks
 from multitok.tokenizers._semantic_front_ends import FrontEnd, front_end_config, make_front_end
 from multitok.tokenizers._semantic_sound import Renderer, UnitSound
 from multitok.tokenizers._unit_bpe import UnitBpe, steady_units
@@ -39,62 +40,6 @@ SAMPLE_RATE_HZ = 16_000
 FRAME_LENGTH = 320
 PREFIX = "front_end."
 NEAR_UNITS = 16  # units that a steadier path may take at a frame
-
-
-@dataclass(frozen=True)
-class Codebooks:
-    """Clusters of one front end's features, in several sizes.
-
-    Args:
-        values: [sum of the sizes, D], one codebook after another; float16, float32, or int8 with `scale`.
-        sizes: V of each, rising.
-        mean: [D] of the features.
-        std: [D] of the features, above 0.
-        scale: [D] float32, what a step of int8 values is worth; None for floating point.
-
-    Raises:
-        SpecError: The arrays do not fit each other, or sizes repeat.
-    """
-
-    values: NDArray[Any]
-    sizes: tuple[int, ...]
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
-    scale: NDArray[np.float32] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        wanted = (sum(self.sizes), len(self.mean))
-        if self.values.shape != wanted or self.std.shape != self.mean.shape or not (self.std > 0).all():
-            raise SpecError(
-                f"codebooks {list(self.values.shape)} of sizes {self.sizes}, mean {list(self.mean.shape)}, "
-                f"std {list(self.std.shape)}: give {list(wanted)}, [D] and [D] above 0"
-            )
-        if (self.values.dtype == np.int8) != (self.scale is not None):
-            raise SpecError(f"codebooks of {self.values.dtype}: int8, and only int8, has a scale")
-        if list(self.sizes) != sorted(set(self.sizes)):
-            raise SpecError(f"codebook sizes {self.sizes}: give each once, rising")
-
-    def normalised(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features as the clusters have them: mean 0, standard deviation 1."""
-        return (features - self.mean) / self.std
-
-    def of_size(self, size: int) -> NDArray[np.float32]:
-        """The codebook [V, D] of one size.
-
-        Raises:
-            SpecError: There is none.
-        """
-        if size not in self.sizes:
-            raise SpecError(f"codebook_size={size}: this checkpoint has {', '.join(map(str, self.sizes))}")
-        first = sum(self.sizes[: self.sizes.index(size)])
-        values = self.values[first : first + size].astype(np.float32)
-        return values if self.scale is None else values * self.scale
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """What a checkpoint holds of it."""
-        held = {"codebooks": self.values, "mean": self.mean, "std": self.std}
-        return held if self.scale is None else {**held, "codebook_scale": self.scale}
 
 
 class AudioSemantic(AudioStreamTokenizer):
@@ -273,6 +218,8 @@ class AudioSemantic(AudioStreamTokenizer):
                 tensors["mean"],
                 tensors["std"],
                 tensors.get("codebook_scale"),
+                tensors.get("projection"),
+                tensors.get("projection_scale"),
             ),
             codebook_size=config["codebook_size"],
             sound=tensors.get("sound"),

@@ -24,6 +24,7 @@ from multitok.frontend.log_mel import log10
 from multitok.frontend.resample import to_mono
 from multitok.nets.whisper import in_int8
 from multitok.protocol import Waveform
+from multitok.tokenizers._semantic_codebooks import Codebooks
 from multitok.tokenizers._semantic_frames import (
     PROJECTION_LIMIT,
     LogMelFrontEnd,
@@ -36,7 +37,7 @@ from multitok.tokenizers._semantic_sound import energy_mel
 from multitok.tokenizers._semantic_transformers import TransformersFrontEnd
 from multitok.tokenizers._semantic_windows import WhisperFrontEnd
 from multitok.tokenizers._unit_bpe import UnitBpe, steady_units
-from multitok.tokenizers.audio_semantic import FRAME_LENGTH, NEAR_UNITS, SAMPLE_RATE_HZ, AudioSemantic, Codebooks
+from multitok.tokenizers.audio_semantic import FRAME_LENGTH, NEAR_UNITS, SAMPLE_RATE_HZ, AudioSemantic
 from multitok.train.kmeans import train_kmeans
 from multitok.train.unit_bpe import train_unit_bpe
 from multitok.train.whisper_weights import read_whisper
@@ -45,6 +46,7 @@ NUM_MELS = 80
 REACH = 2  # units to either side that a frame of sound depends on
 MOST_SOUNDING_UNITS = 500  # the table's equations grow with the square of the units
 RIDGE = 3.0
+WHITENING = 0.8
 ENERGY_FLOOR = 1e-6
 CHANGE_PENALTY = 0.4  # of a change of unit before merging, in mean squared distances to the nearest unit
 SILENCE_LOG10 = -2.5  # a unit this far below the loud frames of its clips, on average, is silence
@@ -59,6 +61,7 @@ def train_semantic(
     codebook_sizes: Sequence[int] = (100, 500, 2000),
     codebook_size: int = 500,
     num_tokens: int | None = 4096,
+    components: int | None = 256,
     max_frames: int = 200_000,
     iterations: int = 20,
     seed: int = 0,
@@ -73,6 +76,7 @@ def train_semantic(
         codebook_sizes: V of each codebook.
         codebook_size: Which of them the tokenizer uses.
         num_tokens: Units and merges together, for each codebook smaller than it; None trains no merges.
+        components: Of `fit_codebooks`.
         max_frames: Frames that k-means sees, drawn evenly.
         iterations: Passes of k-means.
         seed: Of the draw and of k-means.
@@ -96,7 +100,9 @@ def train_semantic(
             raise InputError("no waveform to train on: give some hours of the speech you want to encode")
         report(f"{len(clips.lengths):,} clips, {sum(clips.lengths) / 50 / 60:.1f} min")
         sample = clips.sample(max_frames, np.random.default_rng(seed))
-        codebooks = fit_codebooks(sample, codebook_sizes, iterations=iterations, seed=seed, report=report)
+        codebooks = fit_codebooks(
+            sample, codebook_sizes, components=components, iterations=iterations, seed=seed, report=report
+        )
         sounding = max((size for size in codebook_sizes if size <= MOST_SOUNDING_UNITS), default=min(codebook_sizes))
         table = fit_sound(clips.units(codebooks, sounding), clips.logs, sounding)
         units: dict[int, UnitBpe] = {}
@@ -156,6 +162,7 @@ def fit_codebooks(
     features: NDArray[np.floating[Any]],
     sizes: Sequence[int],
     *,
+    components: int | None = None,
     iterations: int = 20,
     seed: int = 0,
     threads: int | None = None,
@@ -163,9 +170,13 @@ def fit_codebooks(
 ) -> Codebooks:
     """Clusters of features, in steps of int8.
 
+    With `components` they are clusters of the leading principal components, each divided by its deviation to the power
+    WHITENING: what tells phones apart is not what varies most. (Whisper-base, 500 units: PNMI .70 to .74.)
+
     Args:
         features: [F, D].
         sizes: V of each codebook.
+        components: P; at most D. None clusters the normalised features themselves.
         iterations: Passes of k-means.
         seed: Of k-means.
         threads: Of the search; None for as many as there are.
@@ -173,14 +184,30 @@ def fit_codebooks(
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     std = np.maximum(features.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
-    normalised = ((features - mean) / std).astype(np.float32)
+    projection = projection_scale = None
+    if components is not None:
+        projection, projection_scale = _whitening((features - mean) / std, min(components, features.shape[1]))
+    still = np.zeros((0, len(mean) if projection_scale is None else len(projection_scale)), np.float32)
+    normalised = Codebooks(still, (), mean, std, None, projection, projection_scale).normalised(features)
     found = []
     for size in sorted(sizes):
         found.append(train_kmeans(normalised, size, iterations=iterations, seed=seed, threads=threads))
         report(f"codebook of {size}")
     values = np.concatenate(found)
     scale = (np.maximum(np.abs(values).max(axis=0), 1e-6) / 127).astype(np.float32)
-    return Codebooks(np.rint(values / scale).astype(np.int8), tuple(sorted(sizes)), mean, std, scale)
+    return Codebooks(
+        np.rint(values / scale).astype(np.int8), tuple(sorted(sizes)), mean, std, scale, projection, projection_scale
+    )
+
+
+def _whitening(normalised: NDArray[Any], components: int) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """The projection [D, P] in steps of int16, and what a step of each column is worth [P]."""
+    covariance = np.cov(normalised, rowvar=False)
+    variances, vectors = np.linalg.eigh(np.atleast_2d(covariance))
+    variances, vectors = variances[::-1][:components], vectors[:, ::-1][:, :components]
+    whitened = vectors / np.maximum(variances, 1e-6) ** (WHITENING / 2)
+    scale = (np.abs(whitened).max(axis=0) / 32767).astype(np.float32)
+    return np.rint(whitened / scale).astype(np.int16), scale
 
 
 def fit_sound(

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from multitok.nets.whisper import WhisperConfig
 from multitok.protocol import Waveform
+from multitok.tokenizers._semantic_codebooks import Codebooks
 from multitok.tokenizers._semantic_front_ends import FrontEnd
 from multitok.tokenizers._semantic_windows import WhisperFrontEnd
 from multitok.tokenizers._unit_bpe import UnitBpe
-from multitok.tokenizers.audio_semantic import AudioSemantic, Codebooks
+from multitok.tokenizers.audio_semantic import AudioSemantic
 
 MERGES = np.array([[1, 2], [20, 3], [4, 5]], np.int32)
 

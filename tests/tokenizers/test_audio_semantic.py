@@ -15,10 +15,10 @@ from multitok.nets.causal.config import CausalConfig
 from multitok.nets.causal.freeze import freeze
 from multitok.nets.causal.module import CausalNet
 from multitok.protocol import Codes, Waveform
+from multitok.tokenizers._semantic_codebooks import Codebooks
 from multitok.tokenizers._semantic_frames import CausalNetFrontEnd, LogMelFrontEnd, MfccFrontEnd
 from multitok.tokenizers._semantic_front_ends import FrontEnd
 from multitok.tokenizers._semantic_sound import UnitSound
-from multitok.tokenizers.audio_semantic import Codebooks
 from multitok.train.semantic import best_rq, random_projection
 from tests import samples
 from tests.contract import check_tokenizer
@@ -166,3 +166,17 @@ def test_best_rq_compares_by_angle_and_is_drawn_from_the_seed(tmp_path: Path) ->
     cosines = features @ codebook.T / np.linalg.norm(codebook, axis=1)
     assert (made.encode(waves[0]).values[0] == cosines.argmax(axis=1)).mean() > 0.99
     assert len(set(made.encode(waves[0]).values[0].tolist())) > 10
+
+
+def test_a_projection_is_exact_whatever_the_number_of_frames() -> None:
+    rng = np.random.default_rng(0)
+    projection = rng.integers(-32767, 32768, (512, 9)).astype(np.int16)
+    scale, mean, std = np.full(9, 2e-5, np.float32), np.zeros(512, np.float32), np.full(512, 2, np.float32)
+    codebooks = Codebooks(np.zeros((4, 9), np.float32), (4,), mean, std, None, projection, scale)
+    features = rng.normal(0, 2, (300, 512)).astype(np.float32)
+    whole = codebooks.normalised(features)
+    pieces = [codebooks.normalised(features[i : i + 7]) for i in range(0, 300, 7)]
+    assert np.array_equal(np.concatenate(pieces), whole)
+    assert np.abs(whole - features / 2 @ (projection * scale)).max() < 0.05
+    with pytest.raises(SpecError, match=r"\[512, 9\]"):
+        Codebooks(np.zeros((4, 9), np.float32), (4,), mean, std, None, projection[:, :5], scale)
