@@ -51,6 +51,7 @@ def split_targets(targets: Sequence[str]) -> tuple[list[str], list[Path]]:
 def load_tokenizers(
     names: Sequence[str], published: Sequence[tuple[str, str]], modality: Modality
 ) -> dict[str, Tokenizer[Any]]:
+    """Name or path -> tokenizer; all are to be of the modality."""
     from multitok.checkpoint import load, shipped_checkpoints
 
     tokenizers = {name: load(name) for name in names}
