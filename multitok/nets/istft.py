@@ -43,13 +43,15 @@ class InverseStft:
         window: [W], by which each frame is multiplied before it is added. Where frames are to give back the clip that
             they were analysed from, it holds what makes the sum of both windows' products 1.
         hop_length: h, a divisor of W; W - h is even.
+        fft_length: Samples of the Fourier transform, of which the first W are taken; None for W.
 
     Raises:
         SpecError: The lengths do not fit each other.
     """
 
-    def __init__(self, window: NDArray[Any], hop_length: int) -> None:
+    def __init__(self, window: NDArray[Any], hop_length: int, fft_length: int | None = None) -> None:
         self._window = np.array(window, np.float64)
+        self._fft_length = len(self._window) if fft_length is None else fft_length
         length = len(self._window)
         if hop_length < 1 or length % hop_length or (length - hop_length) % 2:
             raise SpecError(
@@ -68,7 +70,7 @@ class InverseStft:
 
         Args:
             state: Of the frames before.
-            spectra: [f, S] complex, S = W // 2 + 1; f may be 0.
+            spectra: [f, S] complex, S = fft_length // 2 + 1; f may be 0.
 
         Returns:
             The state after, and the samples that are ready: f * h once the first (W - h) / 2 are dropped.
@@ -76,7 +78,7 @@ class InverseStft:
         count, length = len(spectra), len(self._window)
         if not count:
             return state, np.zeros(0, np.float32)
-        frames = np.fft.irfft(spectra.astype(np.complex128), length) * self._window
+        frames = np.fft.irfft(spectra.astype(np.complex128), self._fft_length)[:, :length] * self._window
         frames = frames.reshape(count, -1, self.hop_length)
         sums = np.zeros((count + self._overlap, self.hop_length))
         sums[: self._overlap] = state.sums

@@ -13,7 +13,7 @@ Shape letters: f frames of one step, M mel bands, S frequencies, W samples of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -44,15 +44,17 @@ class VocoderConfig:
         sample_rate_hz: Of the samples.
         hop_length: Samples a frame.
         window_length: W, samples that a frame is made of: a multiple of `hop_length` and an even number longer.
+        fits: Passes of `multitok.nets.energy_fit` over its sound that a tokenizer makes.
 
     Raises:
-        SpecError: The net's sizes do not fit.
+        SpecError: The net's sizes do not fit, or there are fewer than 0 passes.
     """
 
     net: CausalConfig
     sample_rate_hz: int = 16_000
     hop_length: int = 200
     window_length: int = 800
+    fits: int = 2
 
     def __post_init__(self) -> None:
         if self.net.out_dim != 2 * (self.window_length // 2 + 1) or self.net.stack != self.net.unstack:
@@ -60,11 +62,12 @@ class VocoderConfig:
                 f"a net of {self.net.out_dim} outputs, stack={self.net.stack}, unstack={self.net.unstack} for windows "
                 f"of {self.window_length} samples: give {2 * (self.window_length // 2 + 1)} outputs and equal stacks"
             )
+        if self.fits < 0:
+            raise SpecError(f"fits={self.fits}: give 0 or more")
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that `from_json` takes."""
-        lengths = {"hop_length": self.hop_length, "window_length": self.window_length}
-        return {"net": self.net.to_json(), "sample_rate_hz": self.sample_rate_hz, **lengths}
+        return {**asdict(self), "net": self.net.to_json()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> VocoderConfig:

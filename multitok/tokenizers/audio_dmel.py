@@ -116,7 +116,7 @@ class AudioDMel(AudioStreamTokenizer):
         return _Analysis(self._mel, self._edges)
 
     def _synthesis(self) -> Synthesis:
-        return _Synthesis(self._inverse, self._levels)
+        return _Synthesis(self._inverse, self._levels, self._edges)
 
     def get_config(self) -> dict[str, Json]:
         """The constructor's arguments but the tensors."""
@@ -169,12 +169,17 @@ class _Synthesis:
 
     inverse: MelInverse
     levels: NDArray[np.float64]
+    edges: NDArray[np.float64]
 
     def initial_state(self) -> Any:
         return self.inverse.initial_state()
 
     def step(self, state: Any, values: NDArray[np.int32]) -> tuple[Any, NDArray[np.float32]]:
-        return self.inverse.step(state, self.levels[np.arange(len(self.levels)), values.T])
+        bands, codes = np.arange(len(self.levels)), values.T
+        none, endless = np.zeros((len(bands), 1)), np.full((len(bands), 1), np.inf)
+        low = np.concatenate([none, self.edges], axis=1)[bands, codes]
+        high = np.concatenate([self.edges, endless], axis=1)[bands, codes]
+        return self.inverse.step(state, self.levels[bands, codes], low, high)
 
     def finish(self, state: Any) -> NDArray[np.float32]:
         return self.inverse.finish(state)

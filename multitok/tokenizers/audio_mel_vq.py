@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 LEVELS_PER_DECADE = 32
 # Decoded levels are rounded to this part of one, and end at 10^TOP_LOG10.
 FINE, TOP_LOG10 = 8, 4
+# Factor by which a decoded energy may well miss the true one.
+MISSED = 10.0**0.15
 
 
 class AudioMelVq(AudioStreamTokenizer):
@@ -265,7 +267,8 @@ class _Synthesis:
 
     def step(self, state: _SynthesisState, values: NDArray[np.int32]) -> tuple[_SynthesisState, NDArray[np.float32]]:
         past, energies = self.energies(state.past, values)
-        inverse, samples = self.inverse.step(state.inverse, energies)
+        low, high = energies * (1 / MISSED), energies * MISSED
+        inverse, samples = self.inverse.step(state.inverse, energies, low, high)
         return _SynthesisState(past, inverse), samples
 
     def finish(self, state: _SynthesisState) -> NDArray[np.float32]:
