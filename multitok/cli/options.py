@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 LIMITS = ("max_bytes", "max_text_bytes", "max_pixels", "max_frames", "max_audio_s")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def new_folder(context: click.Context, option: click.Parameter, out: Path) -> Path:
+    """The folder, if it is not there: asked now, and not when hours of training are to be saved."""
+    if out.exists():
+        raise click.BadParameter(f"{out} exists already: choose another folder or remove it first")
+    return out
+
+
+def shown_command(arguments: list[str]) -> str:
+    """The command line, with paths cut to their last name: a card travels, folders of this machine do not."""
+    shown = [Path(each).name if each.startswith(("/", "~", "../")) else each for each in arguments]
+    return shlex.join(["multitok", *(each for each in shown if each != "--resume")])
 
 
 def parse_size(text: str) -> int:
