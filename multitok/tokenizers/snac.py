@@ -2,7 +2,7 @@
 
     hubertsiuzdak/snac_24khz    24,000 / 2,048 = 11.72 coarse frames a second    1 + 2 + 4 codes each
     hubertsiuzdak/snac_32khz    32,000 / 3,072 = 10.42                           1 + 2 + 4 + 8
-    hubertsiuzdak/snac_44khz    44,100 / 3,528 = 12.5                            1 + 2 + 4 + 8
+    hubertsiuzdak/snac_44khz    44,100 / 3,072 = 14.36                           1 + 2 + 4 + 8
 
 A level's codes come at a rate of their own, twice that of the level before. Here all levels stand on the coarsest
 grid: level i has as many rows of `Codes` as it has codes in a coarse frame, in their order, and no code is repeated.
