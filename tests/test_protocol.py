@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+import multitok
 from multitok import errors
 from multitok.errors import CodeRangeError, InputError, MultitokError, ShapeError, SpecError
 from multitok.protocol import Codes, Modality, TokenizerSpec, Waveform
@@ -113,3 +114,26 @@ def test_every_error_is_also_the_builtin_its_docstring_says() -> None:
         error = getattr(errors, name)
         assert issubclass(error, MultitokError)
         assert not builtin or issubclass(error, getattr(builtins, builtin))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int64", "uint8", "bool", "complex64"])
+def test_a_waveform_of_anything_but_floats_is_refused(dtype: str) -> None:
+    with pytest.raises(InputError, match=f"samples of dtype {dtype}: give floating point with full scale 1"):
+        Waveform(np.ones(4, dtype), 16_000)
+
+
+def test_codes_of_pieces_are_joined_along_the_first_axis() -> None:
+    whole = Codes(np.arange(24).reshape(2, 4, 3), (7, 9))
+    parts = [Codes(whole.values[:, :3], (6, 9)), Codes(whole.values[:, 3:], (1, 9))]
+    assert Codes.join(iter(parts)) == whole
+    assert Codes.join([whole]) == whole
+    with pytest.raises(InputError, match="no parts"):
+        Codes.join([])
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "streams"),
+    [("dmel-80hz", True), ("video-4x8x8", True), ("image-patch8", False), ("text-bytes", False)],
+)
+def test_tokenizers_tell_whether_they_stream(checkpoint: str, streams: bool) -> None:
+    assert isinstance(multitok.load(checkpoint), multitok.StreamingTokenizer) == streams
