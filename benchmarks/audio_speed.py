@@ -13,6 +13,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -98,6 +99,7 @@ def ours() -> Iterator[Candidate]:
 
 def peers() -> Iterator[Candidate]:
     """Random weights at published sizes."""
+    sys.path.remove(str(ROOT / "benchmarks"))  # tokenizers.py there is not the package that transformers wants
     from transformers import DacConfig, DacModel, EncodecConfig, EncodecModel, MimiConfig, MimiModel
 
     torch.manual_seed(0)
