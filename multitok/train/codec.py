@@ -5,8 +5,9 @@
     then                    the codebooks follow their vectors by moving averages, and every clip is decoded from its
                             own number of first codebooks
 
-The loss is that of spectra at several resolutions, audible disturbance (`multitok.train.audio_losses`) and the latents'
-distance to what they are quantised to; clips count alike, however quiet. What is exported are moving averages of the
+The loss is that of spectra at several resolutions, audible disturbance and lost intelligibility
+(`multitok.train.audio_losses`), and the latents' distance to what they are quantised to; clips count alike, however
+quiet. What is exported are moving averages of the
 weights. With a teacher, the first codebook learns what a semantic tokenizer knows. This module imports torch.
 """
 
@@ -27,12 +28,11 @@ from multitok.errors import JobError
 from multitok.nets.codec import Codec
 from multitok.nets.vocoder_module import Vocoder
 from multitok.protocol import TokenizerSpec, Waveform
-from multitok.train.audio_losses import PerceptualLoss, multi_resolution_loss
+from multitok.train.audio_losses import IntelligibilityLoss, PerceptualLoss, multi_resolution_loss
 from multitok.train.codec_presets import CodecPreset
 from multitok.train.muon import Muon, split_parameters
 
 WARM_STEPS, FLAT_SHARE, LEAST_RATE = 50, 0.3, 0.01
-SPECTRAL_WEIGHT = 2.0
 # Clips are compared at this level (root mean square), so that quiet ones count as much.
 COMPARED_LEVEL, QUIETEST = 0.1, 1e-4
 # Domains of the random numbers.
@@ -83,6 +83,7 @@ class CodecTrainer:
         self._preset, self._draw, self._seed, self._autocast = preset, draw, seed, autocast
         self._vocoder, self._teacher, self._device = vocoder, teacher, model.mel_mean.device
         self._perceptual = PerceptualLoss(model.config.sample_rate_hz).to(self._device)
+        self._intelligible = IntelligibilityLoss(model.config.sample_rate_hz).to(self._device)
         self._projection = None if teacher is None else self._new_projection(teacher)
         share = 1.0 if learning_rate is None else learning_rate / preset.learning_rate
         matrices, others = split_parameters(model)
@@ -193,9 +194,11 @@ class CodecTrainer:
         wanted = samples[:, : made.shape[1]]
         level = wanted.square().mean(1, keepdim=True).sqrt() + QUIETEST
         pair = made / level * COMPARED_LEVEL, wanted / level * COMPARED_LEVEL
+        preset = self._preset
         return {
-            "spectral": SPECTRAL_WEIGHT * multi_resolution_loss(*pair, phase=self._preset.phase_weight),
-            "audible": self._preset.perceptual_weight * self._perceptual(*pair),
+            "spectral": preset.spectral_weight * multi_resolution_loss(*pair, phase=preset.phase_weight),
+            "audible": preset.perceptual_weight * self._perceptual(*pair),
+            "unintelligible": preset.intelligibility_weight * self._intelligible(*pair),
         }
 
     def _semantic(self, latents: Tensor, first: Tensor, samples: Tensor) -> Tensor:

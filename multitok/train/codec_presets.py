@@ -21,15 +21,17 @@ class CodecPreset:
 
     Args:
         codec: Its shape.
-        clip_frames: Frames of a training clip.
+        clip_frames: Frames of a training clip; half a second or more.
         batch: Clips a step.
         steps: Optimiser steps.
         learning_rate: Peak of AdamW's.
         matrix_rate: Peak of Muon's, which the matrices of the blocks have.
         start_batches: Batches that linear maps and codebooks start from.
         level_weights: How often a clip is decoded from the first 1, 2, ... K codebooks, relative; none: evenly.
-        phase_weight: Of the phases, within the spectral loss.
-        perceptual_weight: Of the audible disturbance.
+        spectral_weight: Of the spectra at several resolutions.
+        phase_weight: Of the phases, within these.
+        perceptual_weight: Of the audible disturbance; alone with it, words suffer.
+        intelligibility_weight: Of the lost intelligibility.
         commitment_weight: Of the latents' distance to what they are quantised to.
         semantic_weight: Of the first codebook's likeness to a semantic tokenizer's features, where there is one.
 
@@ -45,9 +47,11 @@ class CodecPreset:
     matrix_rate: float = 0.01
     start_batches: int = 25
     level_weights: tuple[float, ...] = ()
+    spectral_weight: float = 2.0
     phase_weight: float = 0.15
-    perceptual_weight: float = 6.0
-    commitment_weight: float = 0.25
+    perceptual_weight: float = 0.3
+    intelligibility_weight: float = 6.0
+    commitment_weight: float = 3.0
     semantic_weight: float = 1.0
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from tests.nets.small_codec import small_config
 
 TINY = CodecPreset(
     codec=small_config(),
-    clip_frames=20,
+    clip_frames=40,
     batch=2,
     steps=6,
     start_batches=3,
