@@ -1,7 +1,7 @@
 """Train a vocoder: one optimiser step at a time, resumable, the same for the same seed and sound.
 
     clips -> mel energies -> half of them as the tokenizer's codes give them back, all of them shaken a little
-          -> vocoder -> clips;  loss: spectra at several resolutions, audible disturbance
+          -> vocoder -> clips;  loss: spectra at several resolutions, audible disturbance, lost intelligibility
 
 So the vocoder learns to live with what quantisation leaves. Clips count alike, however quiet. What is exported are
 moving averages of the weights. Muon trains the matrices of the blocks, AdamW the rest. This module imports torch.
@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from multitok.errors import JobError
 from multitok.frontend.spectrogram import MelSpectrogram
 from multitok.nets.vocoder_module import Vocoder
-from multitok.train.audio_losses import PerceptualLoss, multi_resolution_loss
+from multitok.train.audio_losses import IntelligibilityLoss, PerceptualLoss, multi_resolution_loss
 from multitok.train.muon import Muon, split_parameters
 
 WARM_STEPS, FLAT_SHARE, LEAST_RATE = 50, 0.3, 0.01
 # Of Muon, in proportion to that of AdamW.
 MATRIX_RATE_RATIO = 10.0
-# The second follows PESQ's raw score, which the first does not.
-SPECTRAL_WEIGHT, AUDIBLE_WEIGHT = 2.0, 6.0
+# The second follows PESQ's raw score, the third STOI; each alone is learnt at the cost of the others.
+SPECTRAL_WEIGHT, AUDIBLE_WEIGHT, UNINTELLIGIBLE_WEIGHT = 2.0, 0.3, 6.0
 # Clips are compared at this level (root mean square), so that quiet ones count as much.
 COMPARED_LEVEL, QUIETEST = 0.1, 1e-4
 # Energies are multiplied by 10^n, n normal with a deviation of up to this much.
@@ -78,6 +78,7 @@ class VocoderTrainer:
         self.steps, self.step_index = steps, 0
         self._draw, self._seed, self._autocast = draw, seed, autocast
         self._perceptual = PerceptualLoss(model.config.sample_rate_hz).to(model.prior.device)
+        self._intelligible = IntelligibilityLoss(model.config.sample_rate_hz).to(model.prior.device)
         matrices, self._others = split_parameters(model)
         self._peaks = (MATRIX_RATE_RATIO * learning_rate, learning_rate)
         self._optimizers = {
@@ -155,6 +156,7 @@ class VocoderTrainer:
         return {
             "spectral": SPECTRAL_WEIGHT * multi_resolution_loss(*pair),
             "audible": AUDIBLE_WEIGHT * self._perceptual(*pair),
+            "unintelligible": UNINTELLIGIBLE_WEIGHT * self._intelligible(*pair),
         }
 
     def _shake(self, energies: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 
 import multitok
+from multitok.cli import cli
 from multitok.errors import CheckpointError, JobError, SpecError
 from multitok.nets.causal.config import CausalConfig
 from multitok.nets.vocoder import VocoderConfig
@@ -114,6 +116,22 @@ def test_refusals(sounds: Path, tmp_path: Path) -> None:
         train_vocoder([sounds], tmp_path / "other", tokenizer="text-bytes", options=OPTIONS)
     with pytest.raises(SpecError, match="vocoder-small"):
         preset("huge")
+
+
+def test_command_line(sounds: Path, tmp_path: Path) -> None:
+    def ok(*arguments: str | Path) -> str:
+        result = CliRunner().invoke(cli, [str(each) for each in arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    options = ("--codebooks", "2", "--codebook-size", "8", "--latent-dim", "6")
+    output = ok("train", "mel-vq", sounds, *options, "--out", tmp_path / "vq")
+    assert "left out" in output
+    options = ("--tokenizer", tmp_path / "vq", "--preset", "vocoder-small", "--steps", "1", "--batch", "2")
+    ok("train", "vocoder", sounds, *options, "--tensorboard", "off", "--no-live", "--out", tmp_path / "voiced")
+    voiced, wave = multitok.load(tmp_path / "voiced"), sound(8_000, 16_000)
+    assert voiced.encode(wave) == multitok.load(tmp_path / "vq").encode(wave)
+    assert voiced.spec.codebook_sizes == (8, 8)
 
 
 def test_states_of_any_nesting(tmp_path: Path) -> None:
