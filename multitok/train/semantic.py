@@ -48,7 +48,7 @@ MOST_SOUNDING_UNITS = 500  # the table's equations grow with the square of the u
 RIDGE = 3.0
 WHITENING = 0.8
 ENERGY_FLOOR = 1e-6
-CHANGE_PENALTY = 0.4  # of a change of unit before merging, in mean squared distances to the nearest unit
+CHANGE_PENALTY = 0.25  # of a change of unit before merging, in mean squared distances to the nearest unit
 SILENCE_LOG10 = -2.5  # a unit this far below the loud frames of its clips, on average, is silence
 
 Report = Callable[[str], None]
