@@ -71,7 +71,8 @@ class AudioEvaluator:
         changes: Changes to judge stability by, from `CHANGES`; None takes all, () none.
         runs: Timed runs of each encode and decode; 0 times nothing.
         threads: Threads for the tokenizer; None leaves them as they are.
-        labels: Clip, without folder and suffix, -> its phones; clips without any are not scored as units.
+        labels: Clip, without folder and suffix, -> its phones; clips without any are not scored as units, nor are
+            tokenizers whose codes have no fixed rate.
         recognise: Counts word errors by this recogniser; None leaves them out.
         transcripts: Clip -> what is said in it; the recogniser's words of the original where there is none.
         watch: Called with every clip's spectrogram, as a volume of one slice, and those of what came back of it.
@@ -116,7 +117,6 @@ class AudioEvaluator:
         self._failures: list[Failure] = []
         self._units: dict[str, NDArray[np.int32]] = {}
         self._mfcc: dict[str, NDArray[np.float32]] = {}
-        self._labelled_s = 0.0
 
     @property
     def rate_hz(self) -> int:
@@ -162,14 +162,8 @@ class AudioEvaluator:
         tables = [CodeCounts.joined(list(parts)) for parts in zip(*(one.counts for one in self._items), strict=True)]
         units, mfcc = None, None
         if self._units:
-            frames = sum(len(row) for row in self._units.values())
-            rate_hz = spec.sample_rate_hz / spec.stride[0] if spec.sample_rate_hz and spec.stride[0] else 0.0
-            units = score_units(
-                self._units,
-                self._labels,
-                codebook_size=spec.codebook_sizes[0],
-                frame_rate_hz=rate_hz or frames / self._labelled_s,
-            )
+            rate_hz = self.rate_hz / spec.stride[0]
+            units = score_units(self._units, self._labels, codebook_size=spec.codebook_sizes[0], frame_rate_hz=rate_hz)
             mfcc = score_units(
                 mfcc_units(self._mfcc), self._labels, codebook_size=MFCC_UNITS, frame_rate_hz=MFCC_FRAME_RATE_HZ
             )
@@ -210,9 +204,8 @@ class AudioEvaluator:
             pictures = {k: _picture(back, original) for k, back in decoded.items()}
             self._watch(name, _picture(original, original), pictures, (-PICTURE_RANGE_DB, PICTURE_RANGE_DB))
         clip = Path(name).stem
-        if clip in self._labels:
+        if clip in self._labels and self._tokenizer.spec.stride[0]:  # runs of units have no time of their own
             self._units[clip], self._mfcc[clip] = codes.values[0].copy(), mfcc_features(wave)
-            self._labelled_s += wave.duration_s
         return item
 
     def _listener(self, name: str, wave: Waveform) -> Listener | None:
