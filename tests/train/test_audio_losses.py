@@ -30,7 +30,7 @@ def test_more_noise_costs_more_and_has_a_gradient(loss: Loss) -> None:
     noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
     costs = [float(loss(clips + scale * noise, clips)) for scale in (0.001, 0.01, 0.1)]
     assert costs == sorted(costs)
-    assert costs[2] > 2 * costs[0]
+    assert costs[2] > 1.5 * costs[0]
     made = (clips + 0.01 * noise).requires_grad_()
     loss(made, clips).backward()
     assert made.grad is not None
