@@ -2,7 +2,7 @@
 
 | name            | what it is                                                                                    |
 |-----------------|-----------------------------------------------------------------------------------------------|
-| Opus            | libopus for speech ("voip"), variable rate, complexity 10, frames of 20 ms, from 6 kbit/s on  |
+| Opus            | libopus, "audio" (better or equal to "voip" for speech too), variable rate, from 6 kbit/s on  |
 | codec2          | c2enc and c2dec where they are on the PATH; speech at 8 kHz, 700 to 3,200 bit/s               |
 | MP3             | LAME, constant rate, from 8 kbit/s on                                                         |
 | mel Griffin-Lim | 80 mel bands at 80 Hz as they are, phases by 32 iterations: what vocoders stand beside        |
@@ -63,7 +63,7 @@ _FORMS = {
         container="ogg",
         rates_hz=(8_000, 12_000, 16_000, 24_000, 48_000),
         settings=(*range(6_000, 16_000, 500), *range(16_000, 32_000, 1_000), *range(32_000, 132_000, 4_000)),
-        options={"application": "voip", "vbr": "on", "compression_level": "10", "frame_duration": "20"},
+        options={"application": "audio", "vbr": "on", "compression_level": "10", "frame_duration": "20"},
     ),
     "MP3": _Form(
         encoder="libmp3lame",
