@@ -25,6 +25,8 @@ ENERGY_HOP_LENGTH = 200
 GRIFFIN_LIM_ITERATIONS = 32
 LOWEST_LOG10, HIGHEST_LOG10 = -8.0, 4.0
 GRID = 64  # steps of log10
+# A mean of logarithms lies below the logarithm of the mean: sound is made as loud again as what was trained on.
+RAISED_LOG10 = 0.7
 
 
 class Renderer(Protocol):
@@ -124,7 +126,7 @@ class UnitSound:
         low = np.maximum(place, 0) - state.first - self._reach
         high = np.maximum(place + 1, 0) - state.first - self._reach
         between = logs[low] * (1 - share)[:, None] + logs[high] * share[:, None]
-        renderer, samples = self._renderer.step(state.renderer, _powers(between))
+        renderer, samples = self._renderer.step(state.renderer, _powers(between + np.float32(RAISED_LOG10)))
         needed = max(int(_between(np.arange(until, until + 1))[0][0]), 0) - self._reach
         kept = known[max(needed - state.first, 0) :].copy()
         first = max(needed, state.first)
