@@ -70,7 +70,7 @@ def codec_command(
     live: bool | None,
     name: str,
 ) -> None:
-    """A neural codec from sound files and folders.
+    """A neural codec from recordings: files, folders, WebDataset .tar, .jsonl or .parquet documents.
 
     A few files are kept out of training to measure on, and files that cannot be read are left out and listed. The run
     folder holds decoded sound, log and states; --resume goes on where a killed run was, and ends with the same bytes.
@@ -79,11 +79,13 @@ def codec_command(
     multitok train codec recordings/ --out my-codec --vocoder dmel-vocoder --minutes 60
     """
     from multitok.checkpoint import save
+    from multitok.prepare.training_items import open_items
+    from multitok.protocol import Modality
     from multitok.train.options import TrainingOptions
     from multitok.train.train_codec import train_codec
 
     result = train_codec(
-        paths,
+        open_items(paths, Modality.AUDIO),
         run or out.with_name(f"{out.name}-run"),
         preset=preset,
         options=TrainingOptions(

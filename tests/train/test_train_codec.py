@@ -22,6 +22,7 @@ from multitok.cli import cli
 from multitok.errors import CheckpointError, JobError, SpecError
 from multitok.nets.codec import Codec
 from multitok.protocol import Modality, TokenizerSpec, Waveform
+from multitok.tokenizers._semantic_frames import MfccFrontEnd
 from multitok.train import codec_presets
 from multitok.train import train_codec as module
 from multitok.train.codec import CodecTrainer
@@ -29,6 +30,7 @@ from multitok.train.codec_presets import PRESETS, CodecPreset, level_weights
 from multitok.train.train_codec import CodecResult, train_codec
 from tests.nets.small_codec import clips, small_codec, small_config
 from tests.stream_contract import sound
+from tests.tokenizers import semantic_models
 from tests.train.codec_runs import TINY, options
 from tests.train.test_sound_pool import write_sounds
 
@@ -208,6 +210,17 @@ def test_the_first_codebook_learns_from_a_teacher() -> None:
     assert again._projection is not None
     assert trainer._projection is not None
     assert torch.equal(again._projection.weight, trainer._projection.weight)
+
+
+def test_a_checkpoint_of_speech_units_is_a_teacher(tmp_path: Path) -> None:
+    multitok.save(semantic_models.tokenizer(MfccFrontEnd()), tmp_path / "units", card="")
+    folder = write_sounds(tmp_path / "in", 2)
+    how: dict[str, Any] = {"options": options(steps=2, held_out=0), "semantic": tmp_path / "units"}
+    result = train(folder, tmp_path / "run", **how)
+    assert "the first codebook learnt the features of units" in result.card
+    (figures,) = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert 0 < figures["semantic"] < 1
+    assert tensors(train(folder, tmp_path / "run", resume=True, **how)) == tensors(result)
 
 
 def test_starting_from_what_was_trained(tmp_path: Path) -> None:
