@@ -233,8 +233,8 @@ def _card(
         "",
         "## Data",
         "",
-        f"{len(pool.names):,} files of speech, {pool.num_samples / SAMPLE_RATE_HZ / 60:.1f} minutes; {lost:,} could "
-        "not be read. Add where they come from.",
+        f"Files of speech: {len(pool.names):,}, {pool.num_samples / SAMPLE_RATE_HZ / 60:.1f} minutes; not readable: "
+        f"{lost:,}. Add where they come from.",
         "",
         "## Licence",
         "",
