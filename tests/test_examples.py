@@ -16,6 +16,8 @@ import multitok
 from multitok.frontend import media
 from multitok.protocol import Modality
 from multitok.train import presets
+from tests.nets import small_codec
+from tests.tokenizers import semantic_models
 from tests.train.autoencoder_runs import TINY, write_pictures
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -46,6 +48,54 @@ def test_live_audio(sound: str, tmp_path: Path) -> None:
     assert 0 <= whole.grid[0] - sum(map(int, pushes)) < 10
     assert f"{whole.num_tokens:,} tokens of" in out
     assert (tmp_path / "live-decoded.wav").stat().st_size > 0
+
+
+def _beginning_of(sound: str, folder: Path) -> str:
+    """A file with the first second, to be quick."""
+    wave = media.read(EXAMPLES / "data/sounds" / sound)
+    first = multitok.Waveform(wave.samples[:, : wave.sample_rate_hz], wave.sample_rate_hz)
+    return str(media.write(folder / "beginning.wav", Modality.AUDIO, first))
+
+
+def test_music_at_three_bitrates(tmp_path: Path) -> None:
+    multitok.save(small_codec.tokenizer(), tmp_path / "codec", card="# c\n")
+    out = _run(
+        [str(EXAMPLES / "music_codec.py"), _beginning_of("piano.flac", tmp_path), "--checkpoint", "codec"], tmp_path
+    )
+    rows = re.findall(r"^ *(\d+) codebooks? +([\d.]+) kbit/s +(\d+) tokens/s +([\d.]+) dB", out, re.MULTILINE)
+    assert [int(count) for count, *_ in rows] == [1, 2, 4]
+    assert [float(rate) for _, rate, *_ in rows] == pytest.approx([0.32, 0.64, 1.28], rel=0.02)
+    distances = [float(distance) for *_, distance in rows]
+    assert distances == sorted(distances, reverse=True)
+    for count in (1, 2, 4):
+        assert media.read(tmp_path / f"music-{count}.wav").sample_rate_hz == 16_000
+
+
+@pytest.mark.parametrize("checkpoint", ["dmel-80hz", "mel-vq"])
+def test_a_spectrogram_as_tokens(checkpoint: str, tmp_path: Path) -> None:
+    out = _run([str(EXAMPLES / "spectrogram_tokens.py"), "--checkpoint", checkpoint], tmp_path)
+    assert "4.00 s -> codes (" in out
+    with Image.open(tmp_path / "spectrogram-tokens.png") as sheet:
+        pixels = np.asarray(sheet).astype(float)
+    panels = [pixels[top + 30 : top + 250, 12:1212] for top in (12, 278, 544)]
+    assert all(panel.std() > 30 for panel in panels)
+    original, codes, decoded = (panel.mean(2).ravel() for panel in panels)
+    assert np.corrcoef(original, decoded)[0, 1] > 0.9
+    # dMel's codes look like the sound; the names of vectors do not.
+    assert bool(np.corrcoef(original, codes)[0, 1] > 0.8) is (checkpoint == "dmel-80hz")
+
+
+def test_speech_as_units(tmp_path: Path) -> None:
+    multitok.save(semantic_models.tokenizer(semantic_models.small_whisper()), tmp_path / "units", card="# c\n")
+    out = _run(
+        [str(EXAMPLES / "speech_units.py"), _beginning_of("speech-russian-1.wav", tmp_path), "--checkpoint", "units"],
+        tmp_path,
+    )
+    rates = [float(rate) for rate in re.findall(r"([\d.]+) tokens/s of", out)]
+    assert rates[0] == 50
+    assert rates == sorted(rates, reverse=True)
+    for name in ("units", "merges"):
+        assert media.read(tmp_path / f"speech-from-{name}.wav").duration_s == pytest.approx(1, abs=0.001)
 
 
 @pytest.mark.parametrize(("name", "unit"), [("image", "pixel"), ("volume", "voxel")])
