@@ -181,3 +181,14 @@ def test_a_projection_is_exact_whatever_the_number_of_frames() -> None:
     assert np.abs(whole - features / 2 @ (projection * scale)).max() < 0.05
     with pytest.raises(SpecError, match=r"\[512, 9\]"):
         Codebooks(np.zeros((4, 9), np.float32), (4,), mean, std, None, projection[:, :5], scale)
+
+
+def test_a_vocoder_makes_the_sound_of_units_in_any_pieces() -> None:
+    made = tokenizer(LogMelFrontEnd(frames=0)).with_renderer(multitok.load("dmel-vocoder").vocoder)  # type: ignore[attr-defined]
+    codes = made.encode(speech_like(6_789))
+    whole = made.decode(codes).samples[0]
+    stream = made.decode_stream()
+    pieces = [stream.push(codes.values[:, i : i + 3]) for i in range(0, codes.grid[0], 3)]
+    assert np.array_equal(np.concatenate([*pieces, stream.flush(6_789)]), whole)
+    assert whole.shape == (6_789,)
+    assert not np.array_equal(whole, made.with_renderer(None).decode(codes).samples[0])
