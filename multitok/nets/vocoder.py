@@ -54,7 +54,7 @@ class VocoderConfig:
     sample_rate_hz: int = 16_000
     hop_length: int = 200
     window_length: int = 800
-    fits: int = 2
+    fits: int = 0
 
     def __post_init__(self) -> None:
         if self.net.out_dim != 2 * (self.window_length // 2 + 1) or self.net.stack != self.net.unstack:
