@@ -3,7 +3,8 @@
 Runs the scripts below one after the other, but for the long ones in OPTIONAL, and writes their tables to
 docs/benchmarks.md. With names, runs only those and keeps the other tables as they are. MULTITOK_HELDOUT names the
 folder of held-out pictures, clips and volumes that vision.py measures on; without it, it takes the few of
-examples/data. MULTITOK_HELDOUT_SOUND does the same for audio.py. quantizers.py needs the folder, and trains on the photos in it.
+examples/data. MULTITOK_HELDOUT_SOUND does the same for audio.py. quantizers.py needs the folder, and trains
+on the photos in it.
 """
 
 from __future__ import annotations

@@ -192,7 +192,10 @@ def _fit_prediction(latents: Floats, decoded: Floats, past: int) -> NDArray[np.i
     recursion[:, :dim] = entries.reshape(past * dim, dim)
     largest = float(np.abs(np.linalg.eigvals(recursion)).max())
     shrunk = entries * min(1.0, MOST_MEMORY / largest) ** np.arange(1, past + 1)[:, None, None]
-    return np.rint(np.clip(shrunk.reshape(-1, dim) * PREDICTION_SCALE, -32_767, 32_767)).astype(np.int16)
+    rounded: NDArray[np.int16] = np.rint(np.clip(shrunk.reshape(-1, dim) * PREDICTION_SCALE, -32_767, 32_767)).astype(
+        np.int16
+    )
+    return rounded
 
 
 def _closed_loop(

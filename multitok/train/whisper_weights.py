@@ -21,7 +21,13 @@ from multitok.errors import CheckpointError
 from multitok.nets.whisper import WhisperConfig
 
 HEAD_WIDTH = 64
-_DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4"), 4: np.dtype("<f2")}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("i1"),
+    2: np.dtype("<i2"),
+    3: np.dtype("<i4"),
+    4: np.dtype("<f2"),
+}
 
 Arrays = dict[str, NDArray[Any]]
 
