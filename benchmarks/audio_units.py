@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 import multitok
 from multitok.codebook import Codebook
-from multitok.errors import MultitokError
 from multitok.frontend.resample import to_mono
 from multitok.metrics.audio_abx import abx
 from multitok.metrics.audio_labels import frame_phones, read_labels, sayings, speaker_of
@@ -126,16 +125,13 @@ class Judged:
             self._row(name, features, codebook, continuous=size == 500)
 
     def merged(self, name: str, tokenizer: AudioSemantic) -> None:
-        """Rows of merged units: how many there are, and what the units that they stand for tell."""
-        for size in tokenizer.available_codebook_sizes:
-            try:
-                shorter = tokenizer.with_codebook_size(size).merged(durations=True)
-            except MultitokError:  # no merges were trained for this size
-                continue
-            codes = [shorter.encode(wave) for _, wave in self.waves()]
-            units = np.concatenate([shorter.units_of(each) for each in codes])
-            rate = sum(each.values.shape[1] for each in codes) / (self.num_frames / FRAME_RATE_HZ)
-            print(f"| {name} | {size} | {rate:.1f} | {pnmi(units, self._phones):.3f} |", flush=True)
+        """A row of merged units: how many there are, and what the units that they stand for tell."""
+        shorter = tokenizer.merged(durations=True)
+        codes = [shorter.encode(wave) for _, wave in self.waves()]
+        units = np.concatenate([shorter.units_of(each) for each in codes])
+        rate = sum(each.values.shape[1] for each in codes) / (self.num_frames / FRAME_RATE_HZ)
+        size = tokenizer.spec.codebook_sizes[0]
+        print(f"| {name} | {size} | {rate:.1f} | {pnmi(units, self._phones):.3f} |", flush=True)
 
     def _row(self, name: str, features: Features, codebook: NDArray[np.float32], *, continuous: bool) -> None:
         search = Codebook(codebook)
