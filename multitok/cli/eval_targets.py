@@ -1,4 +1,4 @@
-"""What the commands of `multitok eval` share: options, checkpoints and files among the arguments."""
+"""The arguments of the commands of `multitok eval`: lists, checkpoints and files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import click
 
 if TYPE_CHECKING:
     from multitok.protocol import Modality, Tokenizer
-
-STDOUT = Path("-")
 
 
 def comma_separated(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:

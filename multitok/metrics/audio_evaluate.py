@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from multitok.checkpoint import fingerprint
 from multitok.codebook import native
-from multitok.errors import CodeRangeError, InputError, ShapeError, SpecError
+from multitok.errors import SpecError
 from multitok.frontend.resample import to_mono
 from multitok.frontend.spectrogram import MelSpectrogram
 from multitok.metrics.audio_evaluation import AudioEvaluation, AudioItem, AudioLevel, AudioSpeed
@@ -23,11 +21,17 @@ from multitok.metrics.audio_quality import MEASURES, USUAL_MEASURES, AudioQualit
 from multitok.metrics.audio_stability import CHANGES, stability
 from multitok.metrics.audio_unit_score import MFCC_FRAME_RATE_HZ, MFCC_UNITS, mfcc_features, mfcc_units, score_units
 from multitok.metrics.audio_words import RATE_HZ, Recogniser, word_errors
-from multitok.metrics.evaluate import Watcher, limited_threads, versions
-from multitok.metrics.evaluation import CodebookUse, Failure
-from multitok.metrics.levels import level_decoders
+from multitok.metrics.item_evaluator import (
+    ItemEvaluator,
+    MeasuredItem,
+    RoundTrip,
+    Watcher,
+    limited_threads,
+    versions,
+)
+from multitok.metrics.levels import Decoder
 from multitok.metrics.rates import CodeCounts
-from multitok.protocol import Codes, Modality, Tokenizer, Waveform
+from multitok.protocol import Modality, Tokenizer, TokenizerSpec, Waveform
 
 # Where there are more codebooks than this, not every number of first ones is decoded, but 1, 2, 4, 8 ... and all.
 MOST_LEVELS = 4
@@ -59,7 +63,7 @@ def evaluate_audio(
     return evaluator.result()
 
 
-class AudioEvaluator:
+class AudioEvaluator(ItemEvaluator[Waveform, AudioPeers, "_Measured"]):
     """The same clip by clip.
 
     Args:
@@ -104,17 +108,12 @@ class AudioEvaluator:
         for what, names, known in (("measures", measures, MEASURES), ("changes", changes or (), tuple(CHANGES))):
             if unknown := [one for one in names if one not in known]:
                 raise SpecError(f"{what} {', '.join(unknown)}: known are {', '.join(known)}")
-        if runs < 0 or (threads is not None and threads < 1):
-            raise SpecError(f"runs={runs}, threads={threads}: give at least 0 runs and at least 1 thread")
-        self._tokenizer, self._name = tokenizer, spec.name if name is None else name
-        self._decoders = _chosen_levels(tokenizer, levels)
+        super().__init__(tokenizer, name, runs, threads)
+        self._decoders = _chosen_levels(self._decoders, spec, levels)
         self._measures, self._peer_names = tuple(measures), peers
         self._changes = tuple(CHANGES) if changes is None else tuple(changes)
-        self._runs, self._threads = runs, threads
         self._labels, self._recognise = labels or {}, recognise
         self._transcripts, self._watch = transcripts or {}, watch
-        self._items: list[_Item] = []
-        self._failures: list[Failure] = []
         self._units: dict[str, NDArray[np.int32]] = {}
         self._mfcc: dict[str, NDArray[np.float32]] = {}
 
@@ -125,32 +124,6 @@ class AudioEvaluator:
         assert rate is not None  # every tokenizer of sound has one
         return rate
 
-    def add(self, name: str, wave: Waveform, *, peers: AudioPeers | None = None) -> Failure | None:
-        """Measure one clip.
-
-        Args:
-            name: What to call it.
-            wave: The clip.
-            peers: The known codecs for it, where another evaluation at the same rate has them already.
-
-        Returns:
-            None, or why it could not be measured; then it is among the failures of the result too.
-
-        Raises:
-            MissingExtraError: A package of the extra `eval-audio` is not installed.
-        """
-        try:
-            self._items.append(self._measure(name, wave, peers))
-        except (InputError, ShapeError, CodeRangeError) as error:
-            return self.fail(name, str(error))
-        return None
-
-    def fail(self, name: str, reason: str) -> Failure:
-        """List a clip as one that could not be measured."""
-        failure = Failure(name, reason)
-        self._failures.append(failure)
-        return failure
-
     def peers(self, name: str, wave: Waveform) -> AudioPeers:
         """The known codecs for a clip, to be shared by evaluations at the same rate."""
         listener = self._listener(name, wave)
@@ -159,7 +132,7 @@ class AudioEvaluator:
     def result(self) -> AudioEvaluation:
         """What was found so far."""
         spec = self._tokenizer.spec
-        tables = [CodeCounts.joined(list(parts)) for parts in zip(*(one.counts for one in self._items), strict=True)]
+        tables = self._tables()
         units, mfcc = None, None
         if self._units:
             rate_hz = self.rate_hz / spec.stride[0]
@@ -173,39 +146,31 @@ class AudioEvaluator:
             fingerprint=fingerprint(self._tokenizer),
             sample_rate_hz=self.rate_hz,
             versions=versions(),
-            items=tuple(one.result(tables) for one in self._items),
+            items=tuple(one.result(tables) for one in self._measured),
             failures=tuple(self._failures),
-            codebooks=tuple(
-                CodebookUse(size, int(table.counts.sum()), table.usage(size), table.perplexity, table.entropy_bits)
-                for table, size in zip(tables, spec.codebook_sizes, strict=bool(tables))
-            ),
+            codebooks=self._codebook_use(tables),
             speed=self._speed(),
             units=units,
             mfcc=mfcc,
         )
 
-    def _measure(self, name: str, wave: Waveform, peers: AudioPeers | None) -> _Item:
+    def _measure(self, name: str, raw: Waveform, peers: AudioPeers | None) -> _Measured:
+        trip = self._round_trip(raw)
         with limited_threads(self._threads):
-            codes, encode_s = self._timed(self._tokenizer.encode, wave)
-            whole, decode_s = self._timed(self._tokenizer.decode, codes)
-            last = self._tokenizer.spec.num_codebooks
-            decoded = {k: whole if k == last else decode(codes) for k, decode in self._decoders.items()}
-            kept = stability(self._tokenizer, wave, codes=codes, changes=self._changes)
-        known = self.peers(name, wave) if peers is None else peers
-        listener = self._listener(name, wave)
-        item = _Item(name, codes, wave.duration_s, encode_s, decode_s, kept)
-        log_sizes = np.log2(self._tokenizer.spec.codebook_sizes)
-        for k, back in decoded.items():
-            bits = float(log_sizes[:k].sum()) * codes.values.shape[-1]
-            quality = measure_audio(wave, back, measures=self._measures, listener=listener)
-            item.levels[k] = bits, quality, known.best(bits)
+            kept = stability(self._tokenizer, raw, codes=trip.codes, changes=self._changes)
+        known = self.peers(name, raw) if peers is None else peers
+        listener = self._listener(name, raw)
+        item = _Measured(name, trip, raw.duration_s, kept)
+        for k, back in trip.decoded.items():
+            quality = measure_audio(raw, back, measures=self._measures, listener=listener)
+            item.levels[k] = quality, known.best(trip.nominal_bits[k])
         if self._watch is not None:
-            original = Waveform(to_mono(wave, self.rate_hz), self.rate_hz)
-            pictures = {k: _picture(back, original) for k, back in decoded.items()}
+            original = Waveform(to_mono(raw, self.rate_hz), self.rate_hz)
+            pictures = {k: _picture(back, original) for k, back in trip.decoded.items()}
             self._watch(name, _picture(original, original), pictures, (-PICTURE_RANGE_DB, PICTURE_RANGE_DB))
         clip = Path(name).stem
         if clip in self._labels and self._tokenizer.spec.stride[0]:  # runs of units have no time of their own
-            self._units[clip], self._mfcc[clip] = codes.values[0].copy(), mfcc_features(wave)
+            self._units[clip], self._mfcc[clip] = trip.codes.values[0].copy(), mfcc_features(raw)
         return item
 
     def _listener(self, name: str, wave: Waveform) -> Listener | None:
@@ -216,68 +181,50 @@ class AudioEvaluator:
         wanted = self._transcripts[clip] if clip in self._transcripts else recognise(to_mono(wave, RATE_HZ))
         return lambda samples: word_errors(wanted, recognise(samples))
 
-    def _timed(self, action: Callable[[Any], Any], argument: Any) -> tuple[Any, float | None]:
-        """What the action gives, and the median of its times; the first call warms up and is not timed."""
-        outcome, times = action(argument), []
-        for _ in range(self._runs):
-            started = time.perf_counter()
-            action(argument)
-            times.append(time.perf_counter() - started)
-        return outcome, statistics.median(times) if times else None
-
     def _speed(self) -> AudioSpeed | None:
-        if not self._runs or not self._items:
+        if not self._runs or not self._measured:
             return None
-        seconds = sum(one.duration_s for one in self._items)
+        seconds = sum(one.duration_s for one in self._measured)
+        encode_s, decode_s = self._total_times()
         return AudioSpeed(
-            encode_rtf=sum(one.encode_s or 0.0 for one in self._items) / seconds,
-            decode_rtf=sum(one.decode_s or 0.0 for one in self._items) / seconds,
+            encode_rtf=encode_s / seconds,
+            decode_rtf=decode_s / seconds,
             runs=self._runs,
             threads=native.thread_count(self._threads),
         )
 
 
-class _Item:
-    """A clip's figures before the tables of all clips are known; its codes are kept as counts."""
-
-    def __init__(
-        self,
-        name: str,
-        codes: Codes,
-        duration_s: float,
-        encode_s: float | None,
-        decode_s: float | None,
-        kept: Mapping[str, Sequence[float]],
-    ) -> None:
-        self.counts = CodeCounts.per_codebook(codes)
-        self.duration_s, self.encode_s, self.decode_s = duration_s, encode_s, decode_s
-        self.levels: dict[int, tuple[float, AudioQuality, Mapping[str, AudioPeerResult]]] = {}
-        self._name, self._kept = name, kept
+class _Measured(MeasuredItem):
+    def __init__(self, name: str, trip: RoundTrip, duration_s: float, kept: Mapping[str, Sequence[float]]) -> None:
+        super().__init__(name, trip)
+        self.duration_s, self._kept = duration_s, kept
+        self.levels: dict[int, tuple[AudioQuality, Mapping[str, AudioPeerResult]]] = {}
 
     def result(self, tables: Sequence[CodeCounts]) -> AudioItem:
         """The clip's row."""
-        entropy = np.cumsum([own.bits_under(table) for own, table in zip(self.counts, tables, strict=True)])
+        entropy = self.entropy_bits(tables) / self.duration_s
         return AudioItem(
-            name=self._name,
+            name=self.name,
             duration_s=self.duration_s,
             encode_s=self.encode_s,
             decode_s=self.decode_s,
             levels=tuple(
-                AudioLevel(k, bits / self.duration_s, float(entropy[k - 1]) / self.duration_s, quality, peers)
-                for k, (bits, quality, peers) in self.levels.items()
+                AudioLevel(k, self.nominal_bits[k] / self.duration_s, float(entropy[k - 1]), quality, peers)
+                for k, (quality, peers) in self.levels.items()
             ),
             stability={change: tuple(shares) for change, shares in self._kept.items()},
         )
 
 
-def _chosen_levels(tokenizer: Tokenizer[Waveform], levels: Sequence[int] | None) -> dict[int, Callable[[Codes], Any]]:
-    decoders = level_decoders(tokenizer)
-    total = tokenizer.spec.num_codebooks
+def _chosen_levels(
+    decoders: Mapping[int, Decoder], spec: TokenizerSpec, levels: Sequence[int] | None
+) -> dict[int, Decoder]:
+    total = spec.num_codebooks
     if levels is None:
         levels = [k for k in decoders if total <= MOST_LEVELS or k & (k - 1) == 0 or k == total]
     if unknown := [k for k in levels if k not in decoders]:
         allowed = ", ".join(map(str, decoders))
-        raise SpecError(f"levels {', '.join(map(str, unknown))}: {tokenizer.spec.kind!r} decodes {allowed}")
+        raise SpecError(f"levels {', '.join(map(str, unknown))}: {spec.kind!r} decodes {allowed}")
     return {k: decoders[k] for k in sorted(levels)}
 
 

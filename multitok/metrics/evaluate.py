@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok import __version__
 from multitok.checkpoint import fingerprint
 from multitok.codebook import native
-from multitok.errors import CodeRangeError, InputError, MissingExtraError, ShapeError, SpecError
-from multitok.metrics.evaluation import CodebookUse, Evaluation, Failure, ItemResult, LevelResult, Speed
-from multitok.metrics.levels import level_decoders
+from multitok.errors import SpecError
+from multitok.metrics.evaluation import Evaluation, ItemResult, LevelResult, Speed
+from multitok.metrics.item_evaluator import ItemEvaluator, MeasuredItem, RoundTrip, Watcher, versions
 from multitok.metrics.peers import PEERS, PeerResult, Peers, check_peers
 from multitok.metrics.quality import Quality, measure
 from multitok.metrics.rates import CodeCounts
-from multitok.protocol import Codes, Modality, Tokenizer
-
-# Called with an item's name, its raw array, what came back by number of codebooks, and the values' range (low, width).
-Watcher = Callable[[str, NDArray[Any], Mapping[int, NDArray[Any]], tuple[float, float]], None]
-
-_VERSIONED = (
-    "numpy",
-    "torch",
-    "pillow",
-    "av",
-    "scikit-image",
-    "pytorch-msssim",
-    "soxr",
-    "pesq",
-    "pystoi",
-    "distillmos",
-)
+from multitok.protocol import Modality, Tokenizer
 
 
 @runtime_checkable
@@ -83,7 +62,7 @@ def evaluate(
     return evaluator.result()
 
 
-class Evaluator:
+class Evaluator(ItemEvaluator[NDArray[Any], Peers, "_Measured"]):
     """The same item by item, for whoever reads files and knows of those that cannot be read.
 
     Args:
@@ -112,46 +91,13 @@ class Evaluator:
         if spec.modality not in PEERS:
             raise SpecError(f"{spec.kind!r} is for {spec.modality}: an evaluation takes {', '.join(PEERS)}")
         check_peers(spec.modality, peers)
-        if runs < 0 or (threads is not None and threads < 1):
-            raise SpecError(f"runs={runs}, threads={threads}: give at least 0 runs and at least 1 thread")
-        self._tokenizer, self._peer_names, self._runs, self._threads, self._watch = (
-            tokenizer, peers, runs, threads, watch,
-        )  # fmt: skip
-        self._name = spec.name if name is None else name
-        self._decoders = level_decoders(tokenizer)
-        self._measured: list[_Measured] = []
-        self._failures: list[Failure] = []
+        super().__init__(tokenizer, name, runs, threads)
+        self._peer_names, self._watch = peers, watch
 
     @property
     def modality(self) -> Modality:
         """Of the items."""
         return self._tokenizer.spec.modality
-
-    def add(self, name: str, raw: NDArray[Any], *, peers: Peers | None = None) -> Failure | None:
-        """Measure one item.
-
-        Args:
-            name: What to call it.
-            raw: The item.
-            peers: The known codecs for this item, where another evaluation of it has them already.
-
-        Returns:
-            None, or why it could not be measured; then it is among the failures of the result too.
-
-        Raises:
-            MissingExtraError: A package of the extra `eval` is not installed.
-        """
-        try:
-            self._measured.append(self._measure(name, raw, peers))
-        except (InputError, ShapeError, CodeRangeError) as error:
-            return self.fail(name, str(error))
-        return None
-
-    def fail(self, name: str, reason: str) -> Failure:
-        """List an item as one that could not be measured."""
-        failure = Failure(name, reason)
-        self._failures.append(failure)
-        return failure
 
     def peers(self, raw: NDArray[Any]) -> Peers:
         """The known codecs for an item, to be shared by evaluations of it that have the same `value_range`."""
@@ -171,7 +117,7 @@ class Evaluator:
     def result(self) -> Evaluation:
         """What was found so far."""
         spec = self._tokenizer.spec
-        tables = [CodeCounts.joined(list(parts)) for parts in zip(*(one.counts for one in self._measured), strict=True)]
+        tables = self._tables()
         return Evaluation(
             tokenizer=self._name,
             kind=spec.kind,
@@ -180,31 +126,21 @@ class Evaluator:
             versions=versions(),
             items=tuple(one.result(tables) for one in self._measured),
             failures=tuple(self._failures),
-            codebooks=tuple(
-                CodebookUse(size, int(table.counts.sum()), table.usage(size), table.perplexity, table.entropy_bits)
-                for table, size in zip(tables, spec.codebook_sizes, strict=bool(tables))
-            ),
+            codebooks=self._codebook_use(tables),
             speed=self._speed(),
         )
 
     def _measure(self, name: str, raw: NDArray[Any], peers: Peers | None) -> _Measured:
-        with limited_threads(self._threads):
-            codes, encode_s = self._timed(self._tokenizer.encode, raw)
-            whole, decode_s = self._timed(self._tokenizer.decode, codes)
-            last = self._tokenizer.spec.num_codebooks
-            decoded = {k: whole if k == last else decode(codes) for k, decode in self._decoders.items()}
+        trip = self._round_trip(raw)
         low, peak = self.value_range(raw)
         inside = self._inside(raw)
-        qualities = {k: measure(inside, back, peak=peak, low=low) for k, back in decoded.items()}
-        positions = int(np.prod(codes.grid))
-        log_sizes = np.log2(self._tokenizer.spec.codebook_sizes)
-        bits = {k: float(log_sizes[:k].sum()) * positions for k in decoded}
+        qualities = {k: measure(inside, back, peak=peak, low=low) for k, back in trip.decoded.items()}
         known = self.peers(raw) if peers is None else peers
-        at_rate = {k: known.best(limit) for k, limit in bits.items()}
+        at_rate = {k: known.best(limit) for k, limit in trip.nominal_bits.items()}
         if self._watch is not None:
-            self._watch(name, inside, decoded, (low, peak))
+            self._watch(name, inside, trip.decoded, (low, peak))
         clipped_share = 0.0 if inside is raw else float((inside != raw).mean())
-        return _Measured(name, codes, encode_s, decode_s, clipped_share, qualities, bits, at_rate)
+        return _Measured(name, trip, clipped_share, qualities, at_rate)
 
     def _inside(self, raw: NDArray[Any]) -> NDArray[Any]:
         """The item with a volume's values clipped to the range that PSNR refers to."""
@@ -214,92 +150,44 @@ class Evaluator:
         inside: NDArray[Any] = np.clip(raw, np.float32(low), np.float32(low + peak))
         return inside
 
-    def _timed(self, action: Callable[[Any], Any], argument: Any) -> tuple[Any, float | None]:
-        """What the action gives, and the median of its times; the first call warms up and is not timed."""
-        outcome, times = action(argument), []
-        for _ in range(self._runs):
-            started = time.perf_counter()
-            action(argument)
-            times.append(time.perf_counter() - started)
-        return outcome, statistics.median(times) if times else None
-
     def _speed(self) -> Speed | None:
         if not self._runs or not self._measured:
             return None
         units = sum(one.num_units for one in self._measured)
+        encode_s, decode_s = self._total_times()
         return Speed(
-            encode_units_per_s=units / sum(one.encode_s or 0.0 for one in self._measured),
-            decode_units_per_s=units / sum(one.decode_s or 0.0 for one in self._measured),
+            encode_units_per_s=units / encode_s,
+            decode_units_per_s=units / decode_s,
             runs=self._runs,
             threads=native.thread_count(self._threads),
         )
 
 
-class _Measured:
-    """An item's figures before the tables of all items are known; its codes are kept as counts."""
-
+class _Measured(MeasuredItem):
     def __init__(
         self,
         name: str,
-        codes: Codes,
-        encode_s: float | None,
-        decode_s: float | None,
+        trip: RoundTrip,
         clipped_share: float,
         qualities: Mapping[int, Quality],
-        bits: Mapping[int, float],
         peers: Mapping[int, Mapping[str, PeerResult]],
     ) -> None:
-        self.counts = CodeCounts.per_codebook(codes)
-        self.num_units = int(np.prod(codes.extent))
-        self.encode_s, self.decode_s = encode_s, decode_s
-        self._name, self._extent, self._clipped_share = name, codes.extent, clipped_share
-        self._qualities, self._bits, self._peers = qualities, bits, peers
+        super().__init__(name, trip)
+        self._extent, self.num_units = trip.codes.extent, int(np.prod(trip.codes.extent))
+        self._clipped_share, self._qualities, self._peers = clipped_share, qualities, peers
 
     def result(self, tables: Sequence[CodeCounts]) -> ItemResult:
         """The item's row."""
-        entropy = np.cumsum([own.bits_under(table) for own, table in zip(self.counts, tables, strict=True)])
+        entropy = self.entropy_bits(tables)
         return ItemResult(
-            name=self._name,
+            name=self.name,
             extent=self._extent,
             num_units=self.num_units,
             clipped_share=self._clipped_share,
             encode_s=self.encode_s,
             decode_s=self.decode_s,
             levels=tuple(
-                LevelResult(k, self._bits[k], float(entropy[k - 1]), quality, self._peers[k])
+                LevelResult(k, self.nominal_bits[k], float(entropy[k - 1]), quality, self._peers[k])
                 for k, quality in self._qualities.items()
             ),
         )
-
-
-@contextmanager
-def limited_threads(threads: int | None) -> Iterator[None]:
-    """So many threads for BLAS, torch and the native search, inside."""
-    if threads is None:
-        yield
-        return
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        reason = "a number of threads needs threadpoolctl: pip install 'multitok[eval]'"
-        raise MissingExtraError(reason, name="threadpoolctl") from error
-    import torch
-
-    before = torch.get_num_threads()
-    with threadpool_limits(threads):
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def versions() -> dict[str, str]:
-    """Package -> version of what figures depend on, of those installed."""
-    found = {"multitok": __version__}
-    for package in _VERSIONED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

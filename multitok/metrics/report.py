@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from multitok.errors import InputError, MissingExtraError
 from multitok.metrics import audio_tables, tables
 from multitok.metrics.audio_evaluation import AudioEvaluation, AudioMeanLevel
-from multitok.metrics.evaluate import Watcher
 from multitok.metrics.evaluation import Evaluation, MeanLevel
+from multitok.metrics.item_evaluator import Watcher
 from multitok.metrics.sheets import write_sheet
 
 MAX_SHEETS = 24
