@@ -13,8 +13,6 @@ weights. With a teacher, the first codebook learns what a semantic tokenizer kno
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -24,15 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multitok.errors import JobError
 from multitok.nets.codec import Codec
+from multitok.nets.codec_config import CodecConfig
 from multitok.nets.vocoder_module import Vocoder
 from multitok.protocol import TokenizerSpec, Waveform
 from multitok.train.audio_losses import IntelligibilityLoss, PerceptualLoss, multi_resolution_loss
+from multitok.train.averaged_trainer import AveragedTrainer, Recipe
 from multitok.train.codec_presets import CodecPreset
-from multitok.train.muon import Muon, split_parameters
 
-WARM_STEPS, FLAT_SHARE, LEAST_RATE = 50, 0.3, 0.01
+RECIPE = Recipe()
 # Clips are compared at this level (root mean square), so that quiet ones count as much.
 COMPARED_LEVEL, QUIETEST = 0.1, 1e-4
 # Domains of the random numbers.
@@ -50,7 +48,7 @@ class Teacher(Protocol):
         """[F, T], one frame a stride."""
 
 
-class CodecTrainer:
+class CodecTrainer(AveragedTrainer[Codec]):
     """Optimisers, moving averages and schedule around a codec.
 
     Args:
@@ -78,21 +76,20 @@ class CodecTrainer:
         vocoder: Vocoder | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        self.model, self.averaged = model.train(), copy.deepcopy(model).eval()
-        self.steps, self.step_index = steps, 0
+        share = 1.0 if learning_rate is None else learning_rate / preset.learning_rate
         self._preset, self._draw, self._seed, self._autocast = preset, draw, seed, autocast
         self._vocoder, self._teacher, self._device = vocoder, teacher, model.mel_mean.device
         self._perceptual = PerceptualLoss(model.config.sample_rate_hz).to(self._device)
         self._intelligible = IntelligibilityLoss(model.config.sample_rate_hz).to(self._device)
-        self._projection = None if teacher is None else self._new_projection(teacher)
-        share = 1.0 if learning_rate is None else learning_rate / preset.learning_rate
-        matrices, others = split_parameters(model)
-        self._others = others + ([] if self._projection is None else list(self._projection.parameters()))
-        self._peaks = (preset.matrix_rate * share, preset.learning_rate * share)
-        self._optimizers = {
-            "matrices": Muon(matrices, self._peaks[0]),
-            "others": torch.optim.AdamW(self._others, self._peaks[1], betas=(0.9, 0.98), weight_decay=0.0),
-        }
+        self._projection = None if teacher is None else _projection(model.config, teacher, seed).to(self._device)
+        super().__init__(
+            model,
+            RECIPE,
+            steps=steps,
+            matrix_rate=preset.matrix_rate * share,
+            learning_rate=preset.learning_rate * share,
+            more=() if self._projection is None else self._projection.parameters(),
+        )
 
     def step(self) -> dict[str, float]:
         """One optimiser step; before the first one, the start.
@@ -106,26 +103,7 @@ class CodecTrainer:
         """
         if not self.model.is_started:
             self._start()
-        rate = self._rate()
-        for peak, optimizer in zip(self._peaks, self._optimizers.values(), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * rate
-        losses = self._losses(self._draw(self.step_index))
-        loss = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(float(loss.detach())):
-            raise JobError(
-                f"step {self.step_index}: the loss is {float(loss.detach())}; training diverged. Go on from an "
-                "earlier state with a lower learning rate, or in fp32"
-            )
-        for optimizer in self._optimizers.values():
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._others, 1.0)
-        for optimizer in self._optimizers.values():
-            optimizer.step()
-        self.step_index += 1
-        self._average()
-        return {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in losses.items()}}
+        return self._descend(self._losses(self._draw(self.step_index)))
 
     @torch.no_grad()
     def measure(self, samples: Tensor) -> dict[str, float]:
@@ -151,27 +129,18 @@ class CodecTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        state: dict[str, Any] = {
-            "step_index": self.step_index,
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
-        }
+        state = super().state_dict()
         if self._projection is not None:
             state["projection"] = self._projection.state_dict()
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Go on where another trainer with the same arguments was.
 
         Args:
             state: What its `state_dict` gave.
         """
-        self.step_index = state["step_index"]
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state[name])
+        super().load_state_dict(state)
         if self._projection is not None:
             self._projection.load_state_dict(state["projection"])
 
@@ -225,13 +194,6 @@ class CodecTrainer:
             found.append(features[np.minimum(index, len(features) - 1)])
         return torch.from_numpy(np.stack(found).astype(np.float32)).to(samples.device)
 
-    def _new_projection(self, teacher: Teacher) -> nn.Linear:
-        config = self.model.config
-        silence = Waveform(np.zeros(config.sample_rate_hz, np.float32), config.sample_rate_hz)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
-            return nn.Linear(config.latent_dim, teacher.features(silence).shape[1]).to(self._device)
-
     @torch.no_grad()
     def _start(self) -> None:
         """Start the nets and then the codebooks from clips of steps that are never trained on."""
@@ -248,15 +210,10 @@ class CodecTrainer:
         weights = np.array(self._preset.level_weights or [1.0] * self.model.config.num_codebooks)
         return torch.from_numpy(rng.choice(len(weights), batch, p=weights / weights.sum()) + 1).to(self._device)
 
-    def _rate(self) -> float:
-        done = self.step_index / self.steps
-        falling = min(1.0, (1 - done) / (1 - FLAT_SHARE))
-        return max(min(1.0, (self.step_index + 1) / WARM_STEPS) * falling, LEAST_RATE)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = min(0.999, self.step_index / (self.step_index + 19))
-        for mine, averaged in zip(self.model.parameters(), self.averaged.parameters(), strict=True):
-            averaged.lerp_(mine, 1 - keep)
-        for buffer, copied in zip(self.model.buffers(), self.averaged.buffers(), strict=True):
-            copied.copy_(buffer)
+def _projection(config: CodecConfig, teacher: Teacher, seed: int) -> nn.Linear:
+    """From latents to the teacher's features."""
+    silence = Waveform(np.zeros(config.sample_rate_hz, np.float32), config.sample_rate_hz)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(config.latent_dim, teacher.features(silence).shape[1])

@@ -12,28 +12,26 @@ Shape letters: B clips, T frames, M mel bands, D values of a target, S clusterin
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multitok.errors import JobError
 from multitok.frontend.log_mel import FLOOR
 from multitok.frontend.spectrogram import MelSpectrogram, mel_filters
 from multitok.nets.causal.config import CausalConfig
 from multitok.nets.causal.module import CausalNet
 from multitok.tokenizers.audio_semantic import FRAME_LENGTH
-from multitok.train.muon import Muon, split_parameters
+from multitok.train.averaged_trainer import AveragedTrainer, Recipe
 from multitok.train.sound_pool import FULL_SCALE, SoundPool
 from multitok.train.speech_disturbance import disturbed, played, speed_of
 from multitok.train.student_data import StudentData, Voice
 
-WARM_STEPS, FLAT_SHARE, LEAST_RATE = 60, 0.35, 0.01
+RECIPE = Recipe(warm_steps=60, flat_share=0.35, most_kept=0.9985, young_steps=9, weight_decay=0.01)
 # Of Muon, in proportion to that of AdamW.
 MATRIX_RATE_RATIO = 5.0
 # Weights of the loss: distance to the targets, and each clustering, the smallest first.
@@ -170,7 +168,7 @@ class Clips:
         return energies
 
 
-class StudentTrainer:
+class StudentTrainer(AveragedTrainer[Student]):
     """Optimisers, moving averages and schedule around a student.
 
     Args:
@@ -190,15 +188,9 @@ class StudentTrainer:
         learning_rate: float = 2e-3,
         autocast: bool = True,
     ) -> None:
-        self.model, self.averaged = model.train(), copy.deepcopy(model).eval()
-        self.steps, self.step_index = steps, 0
+        matrix_rate = MATRIX_RATE_RATIO * learning_rate
+        super().__init__(model, RECIPE, steps=steps, matrix_rate=matrix_rate, learning_rate=learning_rate)
         self._draw, self._autocast = draw, autocast
-        matrices, self._others = split_parameters(model)
-        self._peaks = (MATRIX_RATE_RATIO * learning_rate, learning_rate)
-        self._optimizers = {
-            "matrices": Muon(matrices, self._peaks[0]),
-            "others": torch.optim.AdamW(self._others, self._peaks[1], betas=(0.9, 0.98), weight_decay=0.01),
-        }
 
     def step(self) -> dict[str, float]:
         """One optimiser step.
@@ -209,27 +201,8 @@ class StudentTrainer:
         Raises:
             JobError: The loss is no longer finite.
         """
-        rate = self._rate()
-        for peak, optimizer in zip(self._peaks, self._optimizers.values(), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * rate
         losses = self._losses(self.model, self._draw(self.step_index))
-        loss = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(float(loss.detach())):
-            raise JobError(
-                f"step {self.step_index}: the loss is {float(loss.detach())}; training diverged. Go on from an "
-                "earlier state with a lower learning rate, or in fp32"
-            )
-        for optimizer in self._optimizers.values():
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._others, 1.0)
-        for optimizer in self._optimizers.values():
-            optimizer.step()
-        self.step_index += 1
-        self._average()
-        measured = {name: float(value.detach()) for name, value in losses.items()}
-        return {"loss": float(loss.detach()), **measured, "learning rate": self._peaks[1] * rate}
+        return {**self._descend(losses), "learning rate": self._learning_rate}
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, float]:
@@ -240,27 +213,6 @@ class StudentTrainer:
         """
         losses = self._losses(self.averaged, batch)
         return {"loss": float(sum(losses.values())), **{name: float(value) for name, value in losses.items()}}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
-        return {
-            "step_index": self.step_index,
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on where another trainer with the same arguments was.
-
-        Args:
-            state: What its `state_dict` gave.
-        """
-        self.step_index = state["step_index"]
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state[name])
 
     def _losses(self, model: Student, batch: Batch) -> dict[str, Tensor]:
         """The weighted terms of the loss."""
@@ -279,17 +231,6 @@ class StudentTrainer:
             entropy = functional.cross_entropy(reader(made), units[:, column])
             losses[f"units {reader.out_features}"] = weight * entropy
         return losses
-
-    def _rate(self) -> float:
-        done = self.step_index / self.steps
-        falling = min(1.0, (1 - done) / (1 - FLAT_SHARE))
-        return max(min(1.0, (self.step_index + 1) / WARM_STEPS) * falling, LEAST_RATE)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = min(0.9985, self.step_index / (self.step_index + 9))
-        for mine, averaged in zip(self.model.parameters(), self.averaged.parameters(), strict=True):
-            averaged.lerp_(mine, 1 - keep)
 
 
 def _logarithms(energies: Tensor) -> Tensor:

@@ -9,23 +9,20 @@ moving averages of the weights. Muon trains the matrices of the blocks, AdamW th
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from multitok.errors import JobError
 from multitok.frontend.spectrogram import MelSpectrogram
 from multitok.nets.vocoder_module import Vocoder
 from multitok.train.audio_losses import IntelligibilityLoss, PerceptualLoss, multi_resolution_loss
-from multitok.train.muon import Muon, split_parameters
+from multitok.train.averaged_trainer import AveragedTrainer, Recipe
 
-WARM_STEPS, FLAT_SHARE, LEAST_RATE = 50, 0.3, 0.01
+RECIPE = Recipe()
 # Of Muon, in proportion to that of AdamW.
 MATRIX_RATE_RATIO = 10.0
 # The second follows PESQ's raw score, the third STOI; each alone is learnt at the cost of the others.
@@ -52,7 +49,7 @@ class Batch(NamedTuple):
     energies: Tensor
 
 
-class VocoderTrainer:
+class VocoderTrainer(AveragedTrainer[Vocoder]):
     """Optimisers, moving averages and schedule around a vocoder.
 
     Args:
@@ -74,17 +71,11 @@ class VocoderTrainer:
         learning_rate: float = 2e-3,
         autocast: bool = True,
     ) -> None:
-        self.model, self.averaged = model.train(), copy.deepcopy(model).eval()
-        self.steps, self.step_index = steps, 0
+        matrix_rate = MATRIX_RATE_RATIO * learning_rate
+        super().__init__(model, RECIPE, steps=steps, matrix_rate=matrix_rate, learning_rate=learning_rate)
         self._draw, self._seed, self._autocast = draw, seed, autocast
         self._perceptual = PerceptualLoss(model.config.sample_rate_hz).to(model.prior.device)
         self._intelligible = IntelligibilityLoss(model.config.sample_rate_hz).to(model.prior.device)
-        matrices, self._others = split_parameters(model)
-        self._peaks = (MATRIX_RATE_RATIO * learning_rate, learning_rate)
-        self._optimizers = {
-            "matrices": Muon(matrices, self._peaks[0]),
-            "others": torch.optim.AdamW(self._others, self._peaks[1], betas=(0.9, 0.98), weight_decay=0.0),
-        }
 
     def step(self) -> dict[str, float]:
         """One optimiser step.
@@ -95,28 +86,9 @@ class VocoderTrainer:
         Raises:
             JobError: The loss is no longer finite.
         """
-        rate = self._rate()
-        for peak, optimizer in zip(self._peaks, self._optimizers.values(), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * rate
         samples, energies = self._draw(self.step_index)
         losses = self._losses(self.model, samples, energies * 10 ** self._shake(energies))
-        loss = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(float(loss.detach())):
-            raise JobError(
-                f"step {self.step_index}: the loss is {float(loss.detach())}; training diverged. Go on from an "
-                "earlier state with a lower learning rate, or in fp32"
-            )
-        for optimizer in self._optimizers.values():
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._others, 1.0)
-        for optimizer in self._optimizers.values():
-            optimizer.step()
-        self.step_index += 1
-        self._average()
-        measured = {name: float(value.detach()) for name, value in losses.items()}
-        return {"loss": float(loss.detach()), **measured, "learning rate": self._peaks[1] * rate}
+        return {**self._descend(losses), "learning rate": self._learning_rate}
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, float]:
@@ -127,27 +99,6 @@ class VocoderTrainer:
         """
         losses = self._losses(self.averaged, *batch)
         return {"loss": float(sum(losses.values())), **{name: float(value) for name, value in losses.items()}}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
-        return {
-            "step_index": self.step_index,
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on where another trainer with the same arguments was.
-
-        Args:
-            state: What its `state_dict` gave.
-        """
-        self.step_index = state["step_index"]
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state[name])
 
     def _losses(self, model: Vocoder, samples: Tensor, energies: Tensor) -> dict[str, Tensor]:
         made = model(energies, self._autocast)
@@ -164,16 +115,6 @@ class VocoderTrainer:
         strength = rng.uniform(0, MOST_SHAKE_LOG10, (len(energies), 1, 1)).astype(np.float32)
         noise = rng.standard_normal(tuple(energies.shape), np.float32) * strength
         return torch.from_numpy(noise).to(energies.device)
-
-    def _rate(self) -> float:
-        falling = min(1.0, (1 - self.step_index / self.steps) / (1 - FLAT_SHARE))
-        return max(min(1.0, (self.step_index + 1) / WARM_STEPS) * falling, LEAST_RATE)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = min(0.999, self.step_index / (self.step_index + 19))
-        for mine, averaged in zip(self.model.parameters(), self.averaged.parameters(), strict=True):
-            averaged.lerp_(mine, 1 - keep)
 
 
 def batch_of(
