@@ -14,6 +14,7 @@ from multitok.cli.train_autoencoder import autoencoder_command
 from multitok.cli.train_codec import codec_command
 from multitok.cli.train_spectrogram import vocoder_command
 from multitok.cli.train_student import student_command
+from multitok.cli.training_options import data_options
 from multitok.train.presets import DEFAULT_PRESETS
 
 if TYPE_CHECKING:
@@ -27,27 +28,8 @@ def command() -> None:
     """Make a tokenizer from your own data; the result is a checkpoint folder for `--with`, `vocab` and `load`."""
 
 
-def _new_folder(context: click.Context, option: click.Parameter, out: Path) -> Path:
-    # Now, and not when hours of training are to be saved.
-    if out.exists():
-        raise click.BadParameter(f"{out} exists already: choose another folder or remove it first")
-    return out
-
-
 def _common(function: _Command) -> _Command:
-    for option in (
-        click.option("--name", help="Name inside a vocabulary. [by modality]"),
-        click.option(
-            "--out",
-            required=True,
-            type=click.Path(path_type=Path),
-            callback=_new_folder,
-            help="Checkpoint folder to write.",
-        ),
-        click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)),
-    ):
-        function = option(function)
-    return function
+    return data_options(click.option("--name", help="Name inside a vocabulary. [by modality]")(function))
 
 
 @command.command()
