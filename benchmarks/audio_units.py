@@ -9,6 +9,7 @@ of the units, errors in %; chance is 50.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,8 @@ Features = dict[str, NDArray[np.float32]]
 def main() -> None:
     """Print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder for the packages and the set")
+    known = os.environ.get("MULTITOK_SPEECH_UNITS")
+    parser.add_argument("--data", type=Path, default=known, required=not known, help="folder for packages and the set")
     parser.add_argument("--tiny", type=Path, help="model.bin of Whisper tiny.en, for one more row")
     parser.add_argument("--prompts", type=int, help="only so many of the prompts")
     parser.add_argument("--tokenizers", nargs="*", default=SHIPPED, help="checkpoints to judge")

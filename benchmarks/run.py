@@ -3,8 +3,8 @@
 Runs the scripts below one after the other, but for the long ones in OPTIONAL, and writes their tables to
 docs/benchmarks.md. With names, runs only those and keeps the other tables as they are. MULTITOK_HELDOUT names the
 folder of held-out pictures, clips and volumes that vision.py measures on; without it, it takes the few of
-examples/data. MULTITOK_HELDOUT_SOUND does the same for audio.py. quantizers.py needs the folder, and trains
-on the photos in it.
+examples/data. MULTITOK_HELDOUT_SOUND does the same for audio.py, MULTITOK_SPEECH_UNITS names the folder of
+audio_units.py. quantizers.py needs the folder, and trains on the photos in it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ SCRIPTS = {
     "causal_nets": "Exact causal nets",
     "vision_memory": "Image and video tokenizers: memory",
     "audio": "Sound tokenizers: quality",
+    "audio_units": "Speech units",
     "audio_speed": "Sound tokenizers: speed",
     "audio_memory": "Sound tokenizers: memory",
     "quantizers": "Quantisers trained from scratch",
 }
 # Scripts that run only when named, and what they are given.
 OPTIONAL = {
+    "audio_units": [],
     "vision_memory": ["image-f8", "video-4x8x8"],
-    "audio_memory": ["--decode-s", "120"],
+    "audio_memory": ["codec-16khz", "semantic-stream", "mel-vq", "--decode-s", "600"],
     "quantizers": ["--seconds", "75"],
 }
 HEAD = """# Benchmarks

@@ -11,6 +11,7 @@ from multitok.vocabulary import Vocabulary
 FINGERPRINTS = {
     "base": "8c17ec5ed8f5304bd8aeb6ee154e5d3e35cfc2d8065e002fd035a5af3da0fcad",
     "neural": "5842b828692cc38640e10561f45b6069865d0404d2819c5968273ab48a63e9ea",
+    "speech": "ead1a9bd29b7fca800fb7aa8c7941a31462de560e5e0dd75d7ec0df41409d604",
 }
 
 
