@@ -123,7 +123,7 @@ def test_a_worker_that_dies_is_named_and_the_job_can_go_on(vocabulary: Vocabular
 
 
 def test_an_interrupted_job_stops_at_once_and_can_go_on(vocabulary: Vocabulary, tmp_path: Path) -> None:
-    sources, path, out = _sources(tmp_path, 2500), vocabulary.save(tmp_path / "vocabulary.json"), tmp_path / "out"
+    sources, path, out = _sources(tmp_path, 600), vocabulary.save(tmp_path / "vocabulary.json"), tmp_path / "out"
     job = _start(path, out, 2, sources)
     while job.poll() is None and not list(out.glob("*.done.json")):
         time.sleep(0.01)
