@@ -230,7 +230,9 @@ def _plain_modality(head: bytes, name: str, modality: Modality | None, expected:
         )
     if expected[0] in PLAIN.modalities:
         return expected[0]
-    readable = [entry.label.partition(" ")[2] for entry in FORMATS if expected[0] in entry.modalities]
+    readable = [
+        entry.label.removeprefix("an ").removeprefix("a ") for entry in FORMATS if expected[0] in entry.modalities
+    ]
     raise MediaError(
         f"{name}: {_claim(modality, expected)}, but its first bytes {head[:8]!r} are of no {expected[0]} format "
         f"that is read here ({', '.join(readable)})"
