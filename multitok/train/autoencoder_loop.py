@@ -27,13 +27,14 @@ from multitok.train.crop_pool import BadItem, CropPool, HeldOut
 from multitok.train.devices import machine, takes_bf16
 from multitok.train.heldout import MIDDLE, Measured, measure_floats, measure_integers, middle
 from multitok.train.items import Items
+from multitok.train.live_view import has_tensorboard
 from multitok.train.options import TrainingOptions
 from multitok.train.presets import Preset
 from multitok.train.ranks import Ranks
 from multitok.train.run_folder import RunFolder
 from multitok.train.step_meter import StepMeter
 from multitok.train.train_autoencoder import TrainingResult
-from multitok.train.watch import Watch, has_tensorboard
+from multitok.train.watch import Watch
 
 LOG_EVERY = 25
 # A tenth or less of the items is held out, at most so many.

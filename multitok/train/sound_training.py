@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from multitok.errors import JobError
+from multitok.train.live_view import has_tensorboard
 from multitok.train.options import TrainingOptions
 from multitok.train.run_folder import RunFolder
 from multitok.train.sound_watch import SoundWatch
 from multitok.train.state_files import StateFiles
-from multitok.train.watch import has_tensorboard
 
 LOG_EVERY = 25
 # A measurement counts as better from this share of the loss on.

@@ -6,20 +6,14 @@ held out   loss 1.28   pesq 2.41
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-from multitok.train.watch import tensorboard_writer
-
-# Seconds between two plain lines, and between two looks of the live view.
-_LINE_S, _LOOK_S = 10.0, 0.5
+from multitok.train.live_view import LINE_S, LOOK_S, LiveView
 
 
-class SoundWatch:
+class SoundWatch(LiveView):
     """Shows a run.
 
     Args:
@@ -32,38 +26,11 @@ class SoundWatch:
     """
 
     def __init__(self, *, steps: int, tensorboard: Path | None, show: bool | None) -> None:
+        super().__init__(tensorboard=tensorboard, show=show)
         self._steps = steps
-        self._writer = None if tensorboard is None else tensorboard_writer(tensorboard)
-        self._live_wanted = sys.stderr.isatty() if show is None else show
-        self._live: Any = None
         self._line = self._held_out = ""
-        self._step, self._next = 0, 0.0
+        self._step = 0
         self._first: tuple[int, float] | None = None
-
-    def __enter__(self) -> SoundWatch:
-        if self._live_wanted:
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._look()
-            self._live.stop()
-        if self._writer is not None:
-            self._writer.close()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
         """Show where the run is; called after each step, draws now and then.
@@ -83,10 +50,10 @@ class SoundWatch:
         shown = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left" if done else ""
         self._line = f"step {step:,} of {self._steps:,}   {_shown(figures)}   {shown}"
         if self._live is not None:
-            self._next = now + _LOOK_S
+            self._next = now + LOOK_S
             self._look()
         else:
-            self._next = now + _LINE_S
+            self._next = now + LINE_S
             self.say(self._line)
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:

@@ -9,22 +9,18 @@ and, on a terminal with colours, held-out pictures beside what the codes make of
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multitok.errors import MissingExtraError
+from multitok.train.live_view import LINE_S, LOOK_S, LiveView
 
 if TYPE_CHECKING:
     from multitok.train.heldout import Measured
 
-# Seconds between two plain lines, and between two looks of the live view.
-_LINE_S, _LOOK_S = 10.0, 0.5
 # Side of a picture in half blocks: with the figures it fits on a terminal of 24 lines and 80 columns.
 _SIDE = 32
 
@@ -55,7 +51,7 @@ class Moment(NamedTuple):
     perplexity: tuple[float, ...]
 
 
-class Watch:
+class Watch(LiveView):
     """Shows a run.
 
     Args:
@@ -68,38 +64,10 @@ class Watch:
     """
 
     def __init__(self, *, unit: str, tensorboard: Path | None, show: bool | None) -> None:
+        super().__init__(tensorboard=tensorboard, show=show)
         self._unit = unit
-        self._writer = None if tensorboard is None else tensorboard_writer(tensorboard)
-        self._live_wanted = sys.stderr.isatty() if show is None else show
-        self._live: Any = None
         self._moment: Moment | None = None
         self._measured: Measured | None = None
-        self._next = 0.0
-
-    def __enter__(self) -> Watch:
-        if self._live_wanted:
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._look(time.monotonic())
-            self._live.stop()
-        if self._writer is not None:
-            self._writer.close()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
 
     def step(self, moment: Moment) -> None:
         """Show where the run is; called after each step, draws now and then."""
@@ -107,9 +75,9 @@ class Watch:
         if now < self._next:
             return
         if self._live is not None:
-            self._look(now)
+            self._look()
         else:
-            self._next = now + _LINE_S
+            self._next = now + LINE_S
             self.say(self._line(moment))
 
     def record(self, moment: Moment) -> None:
@@ -128,20 +96,20 @@ class Watch:
         if self._live is None:
             self.say(f"step {step:,}   {_quality(measured.psnr)}")
         else:
-            self._look(time.monotonic())
+            self._look()
         if self._writer is not None:
             for count, value in enumerate(measured.psnr, 1):
                 self._writer.add_scalar(f"psnr/held out, codebooks 1 to {count}", value, step)
             self._writer.add_image("held out", measured.pictures, step, dataformats="HWC")
             self._writer.flush()
 
-    def _look(self, now: float) -> None:
+    def _look(self) -> None:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        self._next = now + _LOOK_S
+        self._next = time.monotonic() + LOOK_S
         parts: list[Any] = []
         if (moment := self._moment) is not None:
             bar = Table.grid()  # a bar alone ends no line
@@ -189,32 +157,6 @@ def blocks(pictures: NDArray[np.uint8], columns: int) -> Any:
             text.append("▀", Style(color=colours[0], bgcolor=colours[1]))
         text.append("\n")
     return text
-
-
-def has_tensorboard() -> bool:
-    """Whether TensorBoard files can be written."""
-    import importlib.util
-
-    return importlib.util.find_spec("tensorboard") is not None
-
-
-def tensorboard_writer(folder: Path) -> Any:
-    """A writer of TensorBoard files.
-
-    Args:
-        folder: Where they go.
-
-    Raises:
-        MissingExtraError: The package is not there.
-    """
-    if not has_tensorboard():
-        raise MissingExtraError(
-            "TensorBoard files need tensorboard: pip install 'multitok[tensorboard]', or leave them out",
-            name="tensorboard",
-        )
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder))
 
 
 def _quality(psnr: list[float]) -> str:

@@ -24,7 +24,7 @@ import multitok
 from multitok.cli import cli
 from multitok.errors import JobError, MissingExtraError
 from multitok.protocol import Modality
-from multitok.train import autoencoder_loop, watch
+from multitok.train import autoencoder_loop, live_view, watch
 from multitok.train.autoencoder import AutoencoderTrainer, StepReport
 from multitok.train.presets import DEFAULT_PRESETS, PRESETS
 from multitok.train.train_autoencoder import TrainingResult, train_autoencoder
@@ -251,7 +251,7 @@ def test_starting_from_what_was_trained(tmp_path: Path) -> None:
 
 def test_tensorboard_files_or_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_pictures(tmp_path / "in", 3)
-    monkeypatch.setattr(watch, "has_tensorboard", lambda: False)
+    monkeypatch.setattr(live_view, "has_tensorboard", lambda: False)
     monkeypatch.setattr(autoencoder_loop, "has_tensorboard", lambda: False)
     with pytest.raises(MissingExtraError, match=r"multitok\[tensorboard\]"):
         train(folder, tmp_path / "refused", options=options(tensorboard="on"))
